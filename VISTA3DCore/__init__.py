@@ -1,0 +1,35 @@
+"""VISTA3DCore: the engine of VISTA3D for 3D Slicer.
+
+A CT volume goes in, named structures come out, and a click corrects them at once. Importing this package costs
+milliseconds: torch, monai and image libraries are imported only by the modules that need them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from VISTA3DCore.imaging.segmentation import Segmentation
+    from VISTA3DCore.imaging.volume import Volume
+    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.progress import Progress
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "Progress": "VISTA3DCore.progress",
+    "Segmentation": "VISTA3DCore.imaging.segmentation",
+    "Segmenter": "VISTA3DCore.inference.session",
+    "Session": "VISTA3DCore.inference.session",
+    "Volume": "VISTA3DCore.imaging.volume",
+}
+
+__all__ = ["Progress", "Segmentation", "Segmenter", "Session", "Volume", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class at its first use, so that importing the package stays cheap."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)

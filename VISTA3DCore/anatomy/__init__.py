@@ -1,0 +1,1 @@
+"""The structures that the models know: names, groups, codes, colours."""

@@ -1,0 +1,71 @@
+"""Errors for people: every message is one or two sentences that say what is wrong and what to do.
+
+The graphical interface and the command line show the message as it is. ``code`` is stable and meant for programs,
+``exit_code`` is what the command line returns.
+"""
+
+from __future__ import annotations
+
+
+class VistaError(Exception):
+    """Base of every error that the engine raises on purpose."""
+
+    code = "error"
+    exit_code = 1
+
+
+class InputError(VistaError):
+    """An image, its geometry or a parameter cannot be used."""
+
+    code = "input"
+    exit_code = 3
+
+
+class UnknownStructureError(InputError):
+    """A structure name, index or group is unknown or unusable; the message carries the closest suggestions."""
+
+    code = "unknown-structure"
+    exit_code = 2
+
+
+class ModelError(VistaError):
+    """A model is missing, damaged, of the wrong kind, or lacks what was asked of it."""
+
+    code = "model"
+    exit_code = 4
+
+
+class LicenseNotAcceptedError(ModelError):
+    """The model's licence must be read and accepted before the download."""
+
+    code = "licence"
+
+
+class OfflineError(ModelError):
+    """The model is not on this computer and it may not, or cannot, be downloaded."""
+
+    code = "offline"
+
+
+class DeviceError(VistaError):
+    """The computing device is not there or too small."""
+
+    code = "device"
+    exit_code = 5
+
+
+class OutputError(VistaError):
+    """A result cannot be written; nothing was left behind."""
+
+    code = "output"
+    exit_code = 6
+
+
+class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an error
+    """The user stopped the work; nothing was changed."""
+
+    code = "cancelled"
+    exit_code = 130
+
+    def __init__(self, message: str = "Cancelled; nothing was changed.") -> None:
+        super().__init__(message)

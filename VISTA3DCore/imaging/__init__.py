@@ -1,0 +1,1 @@
+"""Images in and out: volumes, geometry, readers, writers, resampling."""

@@ -1,0 +1,1 @@
+"""From a volume to a segmentation: preprocessing, windows, feature maps, labels, restoration."""

@@ -1,0 +1,1 @@
+"""The VISTA3D network, its checkpoints and its runtimes."""

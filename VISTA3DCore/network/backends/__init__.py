@@ -1,0 +1,1 @@
+"""Runtimes of the network; the torch one defines correctness."""

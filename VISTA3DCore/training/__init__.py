@@ -1,0 +1,1 @@
+"""Training of VISTA3D networks."""
