@@ -1,0 +1,48 @@
+"""The reference runtime: plain PyTorch on the MONAI network. It defines what correct means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from VISTA3DCore.network.config import ModelConfig
+
+
+class TorchBackend:
+    """Runs one network on one device.
+
+    :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns.
+    :param config: the network's configuration.
+    :param device: where to run; weights are moved there once.
+    """
+
+    def __init__(self, network: nn.Module, config: ModelConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self._network = network.eval().to(self.device)
+
+    @torch.inference_mode()
+    def automatic_features(self, patch: torch.Tensor) -> torch.Tensor:
+        """Return the features F of one window; the score of class c is the dot product e_c . F.
+
+        The class head is linear after its last convolution, so features can be blended like logits
+        (``ClassMappingClassify.forward`` in MONAI).
+
+        :param patch: [1, 1, w, w, w], intensities scaled to [0, 1], on any device.
+        :return: [C, w, w, w], float32, on this backend's device.
+        """
+        decoded = self._network.image_encoder(patch.to(self.device), with_point=False, with_label=True)[1]
+        return self._network.class_head.image_post_mapping(decoded)[0].float()
+
+    @torch.inference_mode()
+    def class_matrix(self, indices: Sequence[int]) -> torch.Tensor:
+        """Return the class vectors e_c of some classes; they do not depend on the image.
+
+        :param indices: K class indices.
+        :return: [K, C], float32, on this backend's device.
+        """
+        rows = torch.as_tensor(indices, dtype=torch.long, device=self.device).reshape(-1, 1)
+        head = self._network.class_head
+        return head.mlp(head.class_embeddings(rows))[:, 0].float()

@@ -1,0 +1,123 @@
+"""Random patches: class-balanced crops, deformation, noise, and contrast phases painted through the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    CenterSpatialCropd,
+    Compose,
+    MapTransform,
+    Rand3DElasticd,
+    RandAffined,
+    RandCropByLabelClassesd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    Randomizable,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSimulateLowResolutiond,
+)
+
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.training.datasets import IGNORE
+
+ARTERIES = (6, 58, 59, 109, 112, 113, 123, 124, 115, 108)
+VEINS = (7, 17, 60, 61, 110, 111, 119, 125)
+CONTRAST_HU = {
+    ARTERIES: (25.0, 400.0),
+    VEINS: (25.0, 250.0),
+    (5, 14): (15.0, 220.0),
+    (3,): (30.0, 180.0),
+    (1,): (30.0, 130.0),
+    (4,): (10.0, 120.0),
+    (12, 13, 19, 62): (-20.0, 120.0),
+    (15,): (-10.0, 60.0),
+    (126,): (40.0, 200.0),
+}
+"""Mean HU that structures take between a native scan and an arterial or venous phase (ranges seen in clinical CT)."""
+
+
+class RandContrastPhased(Randomizable, MapTransform):
+    """Move labelled organs and vessels to a random contrast phase, keeping their texture.
+
+    :param keys: the image, scaled to [0, 1]; ``label_key`` holds class indices.
+    :param config: gives the intensity range that [0, 1] stands for.
+    """
+
+    def __init__(self, keys: KeysCollection, label_key: str, config: ModelConfig, prob: float = 0.6) -> None:
+        super().__init__(keys)
+        self._label_key, self._prob = label_key, prob
+        self._low, self._width = config.intensity_range[0], config.intensity_range[1] - config.intensity_range[0]
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        result = dict(data)
+        if self.R.rand() >= self._prob:
+            return result
+        for key in self.key_iterator(result):
+            result[key] = self._painted(result[key], result[self._label_key])
+        return result
+
+    def _painted(self, image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        change = torch.zeros_like(image)
+        for indices, (lowest, highest) in CONTRAST_HU.items():
+            target = (self.R.uniform(lowest, highest) - self._low) / self._width
+            gain = self.R.uniform(0.5, 1.2)
+            for index in indices:
+                inside = label == index
+                if inside.any():
+                    values = image[inside]
+                    change[inside] = (values - values.mean()) * (gain - 1) + target - values.mean()
+        # Organs do not end at a voxel's edge: the change fades over one voxel as a scanner would blur it.
+        smooth = torch.nn.functional.avg_pool3d(change[None], 3, stride=1, padding=1)[0]
+        return (image + smooth).clamp(0, 1)
+
+
+def patch_transform(config: ModelConfig, crop: int) -> Compose:
+    """Return the transform that cuts and varies one training patch.
+
+    Input: ``image`` [1, i, j, k] scaled to [0, 1], ``label`` of the same shape and ``label_cls_indices`` (MONAI's
+    ``ClassesToIndicesd``). Output: a list of one such dictionary. No flips, because left and right are classes of
+    their own. Intensity changes are small, because HU are calibrated: 0.01 is 20 HU.
+
+    :param crop: side of the region that is deformed before its centre, one window, is kept.
+    """
+    window, both = config.window, ("image", "label")
+    spatial = {
+        "rotate_range": (0.2, 0.2, 0.2),
+        "scale_range": ((-0.25, 0.3),) * 3,
+        "mode": ("bilinear", "nearest"),
+        "padding_mode": "border",
+    }
+    return Compose(
+        [
+            RandCropByLabelClassesd(
+                both,
+                "label",
+                (crop,) * 3,
+                num_classes=IGNORE,
+                indices_key="label_cls_indices",
+                num_samples=1,
+                warn=False,
+            ),
+            RandContrastPhased("image", "label", config),
+            Rand3DElasticd(both, (6, 8), (60, 160), prob=0.1, **spatial),
+            RandAffined(both, prob=0.8, shear_range=(0.1,) * 6, **spatial),
+            CenterSpatialCropd(both, window),
+            RandSimulateLowResolutiond("image", prob=0.15, zoom_range=(0.4, 1.0)),
+            RandGaussianSmoothd("image", (0.4, 0.9), (0.4, 0.9), (0.4, 0.9), prob=0.2),
+            RandScaleIntensityd("image", 0.04, prob=0.4),
+            RandShiftIntensityd("image", 0.01, prob=0.4),
+            RandGaussianNoised("image", prob=0.4, std=0.02),
+        ]
+    )
+
+
+def seed_transform(transform: Compose, seed: int) -> None:
+    """Make the next call depend on ``seed`` alone, so that a resumed run draws the same patches."""
+    transform.set_random_state(seed)
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # some MONAI transforms draw from the global state
