@@ -1,0 +1,50 @@
+# Each target sets up what it needs in .venv and is quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Real CTs for the tests are not part of the repository; tests that need them skip where this folder is absent.
+TEST_DATA := $(wildcard ../shared/data)
+ifneq ($(TEST_DATA),)
+export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
+endif
+
+.PHONY: demo test test-fast lint format bench clean
+
+demo: $(VENV)/.run
+	$(BIN)/vista3d demo --output demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.test
+	$(BIN)/python Testing/benchmarks/automatic.py
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[cpu,preview]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable ".[test]"
+	touch $@ $(VENV)/.run
+
+$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) ruff
+	touch $@
