@@ -1,0 +1,1 @@
+"""Measuring: volume statistics of structures and agreement with reference labels."""
