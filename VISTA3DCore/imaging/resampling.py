@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -202,20 +203,93 @@ def restoration_coordinates(
         input's axis order (see :func:`~VISTA3DCore.imaging.geometry.from_ras`), clipped to that grid as MONAI's border
         padding does; and the index in that grid of the first voxel of the cropped one.
     """
+    sampler, offset = _inverse_sampler(model_affine, model_shape, target_affine, target_shape)
+    return tuple(sampler.line(axis) for axis in range(3)), offset
+
+
+def _inverse_sampler(
+    model_affine: np.ndarray, model_shape: tuple[int, ...], target_affine: np.ndarray, target_shape: tuple[int, ...]
+) -> tuple[_TorchSampler, tuple[int, int, int]]:
+    target_affine = np.array(target_affine, dtype=np.float64)
     permutation, flips = ras_orientation(target_affine)
-    back = np.argsort(permutation)
-    cropped_affine = reoriented_affine(model_affine, model_shape, tuple(back), (False, False, False))
-    cropped_shape = [model_shape[axis] for axis in back]
-    cropped_affine = reoriented_affine(cropped_affine, cropped_shape, (0, 1, 2), flips)
+    cropped_shape = tuple(model_shape[axis] for axis in np.argsort(permutation))
+    to_cropped = reoriented_affine(np.eye(4), cropped_shape, permutation, flips)
+    cropped_affine = np.asarray(model_affine, dtype=np.float64) @ np.linalg.inv(to_cropped)
     # Nine decimals remove the rounding of the reorientation, so that a half voxel in the shape falls as it fell before.
-    whole_affine, whole_shape = model_grid(target_affine, target_shape, np.round(spacing_of(cropped_affine), 9))
-    offset = np.rint(np.linalg.solve(whole_affine, cropped_affine)[:3, 3]).astype(int)
-    mapping = np.linalg.solve(whole_affine, target_affine)
-    coordinates = [
-        np.clip(mapping[axis, axis] * np.arange(target_shape[axis]) + mapping[axis, 3], 0.0, whole_shape[axis] - 1.0)
-        for axis in range(3)
-    ]
-    return tuple(coordinates), tuple(int(index) for index in offset)
+    spacing = np.round(spacing_of(cropped_affine), 9)
+    whole_affine, whole_shape = model_grid(target_affine, target_shape, spacing)
+    offset = np.rint(np.linalg.solve(whole_affine, cropped_affine)[:3, 3])
+    mapping = np.linalg.solve(_retraced(target_affine, whole_affine, offset, to_cropped), target_affine)
+    theta = _normalisation(whole_shape) @ mapping @ np.linalg.inv(_normalisation(target_shape))
+    grid = tuple(_torch_base_grid(size) for size in target_shape)
+    return _TorchSampler(theta, grid, whole_shape), tuple(int(index) for index in offset)
+
+
+def _retraced(affine: np.ndarray, whole_affine: np.ndarray, offset: np.ndarray, to_cropped: np.ndarray) -> np.ndarray:
+    """Return the whole model grid's affine as MONAI holds it after undoing orientation and crop.
+
+    Mathematically it is ``whole_affine``, but native spacings such as 0.75, 1.25 or 3.75 mm put many voxels exactly
+    half-way between two voxels of the model grid, and there the rounding of these very products decides.
+    """
+    shift, shift_back = np.eye(4), np.eye(4)
+    shift[:3, 3], shift_back[:3, 3] = offset, -offset
+    to_model = np.linalg.solve(affine, whole_affine)
+    return affine @ to_model @ shift @ to_cropped @ np.linalg.inv(to_cropped) @ shift_back
+
+
+@dataclass(frozen=True)
+class _TorchSampler:
+    """Coordinates on a source grid with the roundings of torch's ``affine_grid`` and ``grid_sample``.
+
+    :param theta: 4x4, normalised target -> normalised source coordinates.
+    :param grid: normalised coordinates of the target's voxels along its axes.
+    :param source_shape: shape of the source grid.
+    """
+
+    theta: np.ndarray
+    grid: tuple[np.ndarray, np.ndarray, np.ndarray]
+    source_shape: tuple[int, int, int]
+
+    def line(self, axis: int) -> np.ndarray:
+        """Source coordinates along one axis, leaving out what the two other axes contribute through rounding."""
+        return self._voxels(self.grid[axis] * self.theta[axis, axis] + self.theta[axis, 3], axis)
+
+    def plane(self, axis: int, k: int) -> np.ndarray:
+        """Source coordinates [i, j] along one axis for the target's slice ``k``, complete."""
+        row = self.theta[axis]
+        in_plane = self.grid[0][:, None] * row[0] + self.grid[1] * row[1]
+        return self._voxels(in_plane + self.grid[2][k] * row[2] + row[3], axis)
+
+    def decides_halves(self) -> bool:
+        """Whether a nearest neighbour depends on what :meth:`line` leaves out: voxels half-way between two others."""
+        for axis, size in enumerate(self.source_shape):
+            rest = (np.sum(np.abs(self.theta[axis, :3])) - abs(self.theta[axis, axis])) * size / 2.0
+            distance = np.abs(self.line(axis) % 1.0 - 0.5)
+            if rest > 0.0 and np.any(distance <= 1.01 * rest + 1e-9):
+                return True
+        return False
+
+    def _voxels(self, normalised: np.ndarray, axis: int) -> np.ndarray:
+        size = self.source_shape[axis]
+        return np.clip(((normalised + 1.0) * size - 1.0) / 2.0, 0.0, size - 1.0)
+
+
+def _normalisation(shape: tuple[int, ...]) -> np.ndarray:
+    """Map indices to [-1, 1] from outer edge to outer edge: monai.networks.utils.normalize_transform."""
+    sides = np.array(shape, dtype=np.float64)
+    result = np.diag(np.append(2.0 / sides, 1.0))
+    result[:3, 3] = 1.0 / sides - 1.0
+    return result
+
+
+def _torch_base_grid(size: int) -> np.ndarray:
+    """Return the centres of ``size`` cells of [-1, 1] as ``affine_grid`` makes them: fused multiply-add in linspace."""
+    if size == 1:
+        return np.zeros(1)
+    step = Fraction(2.0 / (size - 1))
+    rising = [float(-1 + step * index) for index in range(size // 2)]
+    falling = [float(1 - step * index) for index in range(size - size // 2)]
+    return np.array(rising + falling[::-1]) * (size - 1) / size
 
 
 def restore_nearest(
@@ -231,19 +305,39 @@ def restore_nearest(
     orientation, pad with 0, sample nearest with border padding; halves round to even.
 
     :param labels: [i, j, k] of the model grid, any dtype.
-    :param model_affine: its affine; :param target_affine: the input's; :param target_shape: the input's shape.
+    :param model_affine: its 4x4 affine, voxel index -> mm.
+    :param target_affine: the input's affine.
+    :param target_shape: the input's shape.
     :return: labels on the input grid, dtype kept.
     :raises Cancelled: if ``progress`` was cancelled.
     """
     progress = Progress.of(progress)
     source = from_ras(labels, target_affine)
-    coordinates, offset = restoration_coordinates(model_affine, labels.shape, target_affine, target_shape)
-    indices = [np.rint(line).astype(np.intp) - start for line, start in zip(coordinates, offset, strict=True)]
-    inside = [(line >= 0) & (line < size) for line, size in zip(indices, source.shape, strict=True)]
-    rows, columns = (line[valid] for line, valid in zip(indices[:2], inside[:2], strict=True))
+    sampler, offset = _inverse_sampler(model_affine, labels.shape, target_affine, target_shape)
+    fill = _fill_exactly if sampler.decides_halves() else _fill_separably
     result = np.zeros(target_shape, dtype=labels.dtype, order="F")
-    for k in np.flatnonzero(inside[2]):
-        plane = source[:, :, indices[2][k]]
-        result[np.flatnonzero(inside[0])[:, None], np.flatnonzero(inside[1]), k] = plane[rows[:, None], columns]
-        progress.update((k + 1) / target_shape[2], "Restoring")
+    fill(result, source, sampler, offset, progress)
     return result
+
+
+def _fill_separably(
+    result: np.ndarray, source: np.ndarray, sampler: _TorchSampler, offset: tuple[int, ...], progress: Progress
+) -> None:
+    indices = [np.rint(sampler.line(axis)).astype(np.intp) - offset[axis] for axis in range(3)]
+    inside = [np.flatnonzero((line >= 0) & (line < size)) for line, size in zip(indices, source.shape, strict=True)]
+    rows, columns = indices[0][inside[0]][:, None], indices[1][inside[1]]
+    for k in inside[2]:
+        result[inside[0][:, None], inside[1], k] = source[:, :, indices[2][k]][rows, columns]
+        progress.update((k + 1) / result.shape[2], "Restoring")
+
+
+def _fill_exactly(
+    result: np.ndarray, source: np.ndarray, sampler: _TorchSampler, offset: tuple[int, ...], progress: Progress
+) -> None:
+    for k in range(result.shape[2]):
+        indices = [np.rint(sampler.plane(axis, k)).astype(np.intp) - offset[axis] for axis in range(3)]
+        inside = np.logical_and.reduce(
+            [(plane >= 0) & (plane < size) for plane, size in zip(indices, source.shape, strict=True)]
+        )
+        result[:, :, k][inside] = source[tuple(plane[inside] for plane in indices)]
+        progress.update((k + 1) / result.shape[2], "Restoring")
