@@ -1,0 +1,93 @@
+"""What ``segment`` and ``demo`` share: from a volume and wishes to a segmentation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.cli.console import say
+from VISTA3DCore.errors import ModelError
+from VISTA3DCore.progress import Progress
+
+if TYPE_CHECKING:
+    from VISTA3DCore.imaging.geometry import Region
+    from VISTA3DCore.imaging.segmentation import Segmentation
+    from VISTA3DCore.imaging.volume import Volume
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the user asked of the engine; ``classes`` as typed, split at commas."""
+
+    classes: tuple[str, ...] = ("everything",)
+    model: str = "mini"
+    device: str = "auto"
+    preset: str = "bundle"
+    restoration: str = "nearest"
+    roi: Region | None = None
+
+    def check(self) -> None:
+        """Find misspelt names and a missing model before anything is read or loaded.
+
+        :raises UnknownStructureError: for an unknown or unusable structure.
+        :raises ModelError: if the model is not on this computer.
+        """
+        from VISTA3DCore.network.registry import REGISTRY
+        from VISTA3DCore.network.store import ModelStore
+
+        if self.model in REGISTRY:
+            catalogue(REGISTRY[self.model].label_set).resolve(self.classes)
+        ModelStore().resolve(self.model)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A segmentation and how it came about."""
+
+    segmentation: Segmentation
+    device: str
+    device_reason: str
+    seconds: float
+
+
+def default_model() -> str:
+    """Return the released model where it was downloaded, else the bundled small one, and say so."""
+    from VISTA3DCore.network.store import ModelStore
+
+    try:
+        ModelStore().path("vista3d-ct")
+    except ModelError:
+        say(
+            "Note: the model 'vista3d-ct' is not on this computer, so the small demonstration model 'mini' is used; "
+            "it shows how things work and no more. Get the full model with: vista3d models download vista3d-ct",
+            "yellow",
+        )
+        return "mini"
+    return "vista3d-ct"
+
+
+def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False) -> Outcome:
+    """Load the model, open the volume and segment it.
+
+    :raises VistaError: as the engine does.
+    """
+    started = time.monotonic()
+    progress.update(0.0, "Loading the model")
+    from VISTA3DCore.inference.session import Segmenter
+
+    segmenter = Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress.part(0.0, 0.03))
+    structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
+    if not quiet:
+        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+    with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
+        segmentation = session.segment(
+            structures,
+            preset=wishes.preset,
+            restoration=wishes.restoration,
+            roi=wishes.roi,
+            progress=progress.part(0.08, 1.0),
+            streaming=True,
+        )
+    return Outcome(segmentation, str(segmenter.device), segmenter.device_reason, time.monotonic() - started)

@@ -1,0 +1,102 @@
+"""The command line ``vista3d``: parses, calls the engine, prints. Every error is one sentence and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from VISTA3DCore import __version__
+from VISTA3DCore.cli import classes, demo, doctor, models, segment
+from VISTA3DCore.cli.console import print_error
+from VISTA3DCore.errors import Cancelled, VistaError
+
+_RUNTIME_PACKAGES = ("torch", "monai")
+
+
+class _Group(TyperGroup):
+    """Turns exceptions of every command into one sentence on standard error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):
+            error: Exception = Cancelled()
+        except Exception as caught:
+            if _belongs_to_parser(caught):
+                raise
+            error = caught
+        print_error(sentence_for(error))
+        raise typer.Exit(exit_code_for(error))
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="vista3d",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 unexpected error, 2 wrong usage or unknown structure, 3 input, 4 model, 5 device, "
+    "6 output, 130 cancelled.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"vista3d {__version__}\n")
+        raise typer.Exit()
+
+
+@app.callback()
+def vista3d(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")] = False,
+) -> None:
+    """VISTA3D: a CT goes in, named structures come out.
+
+    **First steps**
+
+    - `vista3d demo`: a real CT, segmented and shown
+    - `vista3d segment ct.nii.gz -o organs.seg.nrrd`: your own CT
+    - `vista3d classes --search kidney`: what can be asked for
+    - `vista3d doctor`: what this computer can do
+    """
+
+
+def sentence_for(error: BaseException) -> str:
+    """Return what to tell a person about an error."""
+    if isinstance(error, VistaError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in _RUNTIME_PACKAGES:
+        return f"{error.name} is not installed; install the engine's runtime with: pip install 'vista3d-core[cpu]'."
+    kind = type(error).__name__
+    return f"Unexpected error ({kind}: {error}); run 'vista3d --debug ...' to see where it comes from."
+
+
+def exit_code_for(error: BaseException) -> int:
+    """Return the exit code: the error's own, 5 without torch, 1 for what nobody foresaw."""
+    if isinstance(error, VistaError):
+        return error.exit_code
+    return 5 if isinstance(error, ModuleNotFoundError) and error.name in _RUNTIME_PACKAGES else 1
+
+
+def _belongs_to_parser(error: Exception) -> bool:
+    """Tell typer's own exceptions (typer carries its parser under different names from version to version)."""
+    is_usage_error = callable(getattr(error, "show", None))
+    is_closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+    return is_usage_error or is_closed_pipe or isinstance(error, typer.Exit)
+
+
+app.command()(segment.segment)
+app.command()(classes.classes)
+app.add_typer(models.app, name="models")
+app.command()(demo.demo)
+app.command()(doctor.doctor)
