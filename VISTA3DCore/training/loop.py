@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -185,7 +186,7 @@ class Trainer:
 
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / self.training.warm_up)
-        return warm_up * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, step / self.training.steps))))
+        return warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.training.steps))))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -1,0 +1,118 @@
+"""Labelled CTs become patches: classes, unions, padding, augmentation, prompts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.training.augmentation import RandContrastPhased
+from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
+from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
+
+
+def test_labels_become_classes_and_unions_on_the_ras_grid(tiny_model, labelled_case):
+    loaded = load_case(labelled_case, tiny_model, 16)
+
+    liver, lung = loaded.label[0] == 1, loaded.label[0] == FIRST_UNION
+    assert liver.sum() == 8 * 10 * 14
+    assert lung.sum() == 8 * 15 * 16
+    assert loaded.members(1) == (1,)
+    assert loaded.members(FIRST_UNION) == (28, 29)
+    # The file is stored right to left; in RAS order the liver, at its first columns, comes last.
+    assert np.argwhere(liver)[:, 0].mean() > np.argwhere(lung)[:, 0].mean()
+    assert loaded.image[0][liver].mean() > 0.5 > loaded.image[0][lung].mean()
+
+
+def test_padding_repeats_the_image_and_is_unknown_in_the_label(tiny_model, labelled_case):
+    loaded = load_case(labelled_case, tiny_model, 32)
+
+    assert loaded.image.shape == (1, 32, 32, 32)
+    assert (loaded.label == IGNORE).sum() == 32**3 - 24 * 26 * 28
+    assert loaded.image.min() >= 0
+    assert loaded.image[0, 0, 0, 0] == pytest.approx(loaded.image[0, 4, 3, 2], abs=1e-6)
+
+
+def test_image_and_label_of_different_grids_are_refused(tiny_model, labelled_case):
+    short = nibabel.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.diag([3.0, 3, 3, 1]))
+    nibabel.save(short, labelled_case.label)
+
+    with pytest.raises(InputError, match="different grids"):
+        load_case(labelled_case, tiny_model, 4)
+
+
+def test_only_complete_cases_decide_which_classes_are_trained(tiny_model, labelled_case):
+    complete = load_case(labelled_case, tiny_model, 16)
+    partial = load_case(replace(labelled_case, complete=False, classes={7: (29,)}), tiny_model, 16)
+
+    assert trained_classes([complete, partial], minimum_voxels=20) == (1,)
+
+
+def test_a_structure_outside_the_protocol_is_never_asked_for(tiny_model, labelled_case):
+    partial = load_case(replace(labelled_case, complete=False), tiny_model, 16)
+    rng = np.random.default_rng(0)
+
+    for _ in range(20):
+        asked = choose_labels(np.zeros((4, 4, 4), np.uint8), partial, np.arange(1, 100), 8, rng)
+        assert set(asked) <= {1, FIRST_UNION}
+
+
+def test_all_present_structures_and_some_absent_ones_are_asked_for(tiny_model, labelled_case):
+    complete = load_case(labelled_case, tiny_model, 16)
+    label = complete.label[0].copy()
+
+    asked = choose_labels(label, complete, np.array([1, 2, 3, 4, 5]), 2, np.random.default_rng(0))
+
+    assert 1 in asked
+    assert IGNORE not in asked
+    assert len(set(asked) - {1}) == 2
+
+
+@given(seed=st.integers(0, 2**16), side=st.integers(1, 9), special=st.booleans())
+def test_positive_clicks_are_inside_and_negative_ones_outside(seed, side, special):
+    target = np.zeros((16, 16, 16), bool)
+    target[4 : 4 + side, 5 : 5 + side, 3 : 3 + side] = True
+
+    points, labels = sample_clicks(target, np.random.default_rng(seed), special=special)
+
+    positive = (labels % 2).astype(bool)
+    assert positive.any()
+    assert np.array_equal(target[tuple(points.T)], positive)
+    assert set(labels) <= ({2, 3} if special else {0, 1})
+
+
+def test_clicks_of_several_objects_are_padded_with_minus_one():
+    first = (np.array([[1, 2, 3]]), np.array([1]))
+    second = (np.array([[4, 5, 6], [7, 8, 9]]), np.array([1, 0]))
+
+    coordinates, labels = stack_clicks([first, second])
+
+    assert labels.tolist() == [[1, -1], [1, 0]]
+    assert coordinates[1, 1].tolist() == [7, 8, 9]
+
+
+def test_a_contrast_phase_changes_the_organ_and_nothing_far_from_it(tiny_model):
+    image = torch.full((1, 16, 16, 16), 0.5)
+    label = torch.zeros_like(image, dtype=torch.uint8)
+    label[:, 4:8, 4:8, 4:8] = 6
+    transform = RandContrastPhased("image", "label", tiny_model, prob=1.0)
+    transform.set_random_state(1)
+
+    changed = transform({"image": image, "label": label})["image"]
+
+    assert (changed[label == 6] - 0.5).abs().mean() > 0.01
+    assert torch.equal(changed[:, 10:], image[:, 10:])
+
+
+def test_the_index_of_real_cts_gives_training_cases_only(ct_data):
+    cases = read_index(ct_data)
+
+    assert {"totalseg_s0003", "totalseg_s0009"} <= {case.name for case in cases if case.complete}
+    assert "ts_example_ct" not in {case.name for case in cases}
+    assert all(case.image.is_file() and case.label.is_file() for case in cases)
