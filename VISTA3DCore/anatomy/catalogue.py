@@ -19,7 +19,6 @@ _EVERYTHING = ("everything", "all")
 Request = str | int | Structure
 
 
-@cache
 def catalogue(name: str = "vista3d-ct") -> Catalogue:
     """Return a label set; it is read at the first call only.
 
@@ -28,6 +27,11 @@ def catalogue(name: str = "vista3d-ct") -> Catalogue:
     """
     if name not in _FILES:
         raise UnknownStructureError(f"There is no label set '{name}'; choose one of {', '.join(_FILES)}.")
+    return _read(name)
+
+
+@cache
+def _read(name: str) -> Catalogue:
     return Catalogue(name, *loading.load(_FILES[name]))
 
 

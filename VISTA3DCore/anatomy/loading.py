@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from VISTA3DCore.anatomy.structure import TISSUE, Code, Structure
-
-_FOLDER = Path(__file__).resolve().parent
 
 _CATEGORIES = {
     "anatomical": Code("123037004", "SCT", "Anatomical Structure"),
@@ -30,9 +27,10 @@ def load(filename: str) -> tuple[dict[str, Any], tuple[Structure, ...]]:
 
 def _entries(filename: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return header and raw entries; a set that extends another gives only what differs, and what is new."""
-    import json
+    import json  # here, so that importing the catalogue costs nothing until a label set is read
+    from pathlib import Path
 
-    header = json.loads((_FOLDER / filename).read_text(encoding="utf-8"))
+    header = json.loads(Path(__file__).with_name(filename).read_text(encoding="utf-8"))
     entries = header.pop("structures")
     if not (parent := header.get("extends")):
         return header, entries

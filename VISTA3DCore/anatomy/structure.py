@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# A segment must carry some code to be exported as DICOM SEG; this one says no more than we know.
 _ANATOMIC_CONTEXT = "Anatomic codes - DICOM master list"
 
 
@@ -25,6 +24,7 @@ class Code:
         return f"{self.scheme}^{self.value}^{self.meaning}"
 
 
+# A segment must carry some code to be exported as DICOM SEG; this one says no more than we know.
 TISSUE = Code("85756007", "SCT", "Tissue")
 
 
@@ -83,7 +83,8 @@ class Structure:
     def terminology_entry(self, context: str = "Segmentation category and type - VISTA3D") -> str:
         """Return Slicer's serialized terminology entry, the value of a segment's terminology tag.
 
-        Structures without a recorded code become generic tissue: true, and valid in DICOM.
+        Structures without a recorded code become generic tissue: true, and valid in DICOM. The closing ``|`` ends the
+        tag in a segmentation file; in a segment's tag in memory Slicer expects the entry without it.
 
         :param context: name of the terminology in which Slicer looks the codes up.
         """
