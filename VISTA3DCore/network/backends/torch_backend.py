@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.config import ModelConfig
 
 
@@ -22,6 +23,12 @@ class TorchBackend:
         self.config = config
         self.device = torch.device(device)
         self._network = network.eval().to(self.device)
+
+    def on(self, device: torch.device | str) -> TorchBackend:
+        """Return the same network on another device; this one stays where it is."""
+        network = build_network(self.config)
+        network.load_state_dict(self._network.state_dict())
+        return TorchBackend(network, self.config, device)
 
     @torch.inference_mode()
     def automatic_features(self, patch: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,112 @@
+"""From features to labels: scores per class, an exclusive label map, and masks for overlapping structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from VISTA3DCore.anatomy.structure import Structure
+from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
+
+# Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
+_CHUNK = {"cpu": 1 << 13}
+_CHUNK_ON_GPU = 1 << 20
+
+
+class ClassScores:
+    """The requested classes of one model, ready to score features.
+
+    Exclusive classes compete by argmax. Overlapping ones (tumours, hepatic vessels, airway) lie within other
+    structures and would vanish under them, or they would cut holes into them: each is a mask of its own.
+
+    :param structures: in the order asked for, which decides ties.
+    """
+
+    def __init__(self, backend: AutomaticBackend, structures: tuple[Structure, ...]) -> None:
+        self.exclusive = tuple(structure.index for structure in structures if not structure.overlapping)
+        self.overlapping = tuple(structure.index for structure in structures if structure.overlapping)
+        self._matrix = backend.class_matrix([*self.exclusive, *self.overlapping]).T.contiguous()
+        self._values = torch.tensor(self.exclusive, dtype=torch.int32)
+
+    @torch.inference_mode()
+    def classify(self, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels [n] (uint16, catalogue indices, 0 where no exclusive score is positive) and masks [m, n].
+
+        The first of equal scores wins, as in ``VistaPostTransformd`` of monai/apps/vista3d/transforms.py.
+
+        :param features: [C, n], float32.
+        """
+        scores = features.T @ self._matrix.to(features.device)
+        count = len(self.exclusive)
+        masks = (scores[:, count:] > 0).T.cpu().numpy()
+        return self._labels(scores[:, :count]), masks
+
+    def _labels(self, scores: torch.Tensor) -> np.ndarray:
+        if not scores.shape[1]:
+            return np.zeros(scores.shape[0], dtype=np.uint16)
+        winner = _argmax(scores)
+        positive = scores.gather(1, winner[:, None])[:, 0] > 0
+        labels = self._values.to(scores.device)[winner] * positive
+        return labels.cpu().numpy().astype(np.uint16)
+
+
+def _argmax(scores: torch.Tensor) -> torch.Tensor:
+    """Return for each row the first column with the largest score; numpy's is the fastest on the CPU by far."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(np.argmax(scores.numpy(), axis=1))
+    return scores.argmax(dim=1)
+
+
+class LabelMap:
+    """Labels and masks on the model grid, filled block by block.
+
+    :param shape: the model grid's shape.
+    """
+
+    def __init__(self, scores: ClassScores, shape: tuple[int, int, int]) -> None:
+        self._scores = scores
+        self.labels = np.zeros(shape, dtype=np.uint16)
+        self.masks = {index: np.zeros(shape, dtype=bool) for index in scores.overlapping}
+
+    def take(self, block: Block) -> None:
+        """Label the voxels of one block of features."""
+        planes = [slice(None)] * 3
+        planes[block.axis] = slice(block.start, block.stop)
+        labels = self.labels[tuple(planes)]
+        masks = [mask[tuple(planes)] for mask in self.masks.values()]
+        for rows in _row_chunks(block.features):
+            chunk = block.features[:, rows]
+            found, inside = classify_voxels(self._scores, chunk.flatten(1))
+            labels[rows] = found.reshape(chunk.shape[1:])
+            for mask, voxels in zip(masks, inside, strict=True):
+                mask[rows] = voxels.reshape(chunk.shape[1:])
+
+
+def classify_voxels(scores: ClassScores, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """As :meth:`ClassScores.classify`, for any number of voxels [C, n] in bounded memory."""
+    parts = [scores.classify(part) for part in features.split(_chunk_size(features.device), dim=1)]
+    labels, masks = zip(*parts, strict=True)
+    return np.concatenate(labels), np.concatenate(masks, axis=1)
+
+
+def score_block(block: Block, class_vector: torch.Tensor) -> np.ndarray:
+    """Return one class's scores (logits) on the voxels of a block, float32 [x, y, z].
+
+    :param class_vector: [C].
+    """
+    vector = class_vector.to(block.features.device)
+    rows = [torch.tensordot(vector, block.features[:, rows], dims=1) for rows in _row_chunks(block.features)]
+    return torch.cat(rows).cpu().numpy()
+
+
+def _chunk_size(device: torch.device) -> int:
+    return _CHUNK.get(device.type, _CHUNK_ON_GPU)
+
+
+def _row_chunks(features: torch.Tensor) -> Iterator[slice]:
+    """Cut the first spatial axis so that a chunk has about the right number of voxels."""
+    _, rows, columns, depth = features.shape
+    step = max(1, _chunk_size(features.device) // (columns * depth))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

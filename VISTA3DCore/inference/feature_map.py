@@ -1,0 +1,272 @@
+"""The sliding window over features: what the network sees of a volume, blended into one map.
+
+The class head is linear after its last convolution: score(c) = e_c . F. So windows are blended as C features (48),
+never as class logits (117 and more), and any class is a dot product later. The map has two lives that give
+bit-identical features: *streaming*, a slab of one window's thickness whose planes are handed out as soon as no later
+window touches them and then dropped, so that memory does not depend on the volume's length; and *retained*, the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+import torch
+
+from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.progress import Progress
+
+STAGE = "Segmenting"
+
+Result = TypeVar("Result")
+
+
+class AutomaticBackend(Protocol):
+    """What the sliding window needs of a runtime."""
+
+    config: ModelConfig
+    device: torch.device
+
+    def automatic_features(self, patch: torch.Tensor) -> torch.Tensor:
+        """[1, 1, w, w, w] -> [C, w, w, w], float32."""
+
+    def class_matrix(self, indices: Sequence[int]) -> torch.Tensor:
+        """K class indices -> [K, C], float32."""
+
+    def on(self, device: torch.device | str) -> AutomaticBackend:
+        """Return the same network on another device."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Finished planes of the feature map.
+
+    :param axis: the axis along which the volume is cut into blocks.
+    :param start: first plane, a voxel index of the volume; :param stop: behind the last.
+    :param features: [C, x, y, z], float32; a view that is valid until the next block is asked for.
+    """
+
+    axis: int
+    start: int
+    stop: int
+    features: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The retained life.
+
+    :param features: [C, x, y, z] of the volume, float32 or float16.
+    :param boundaries: where the blocks begin and end along ``axis``; the same cuts as in the streaming life, because
+        matrix products of other shapes may round differently.
+    """
+
+    features: torch.Tensor
+    axis: int
+    boundaries: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.features.numel() * self.features.element_size()
+
+    def blocks(self) -> Iterator[Block]:
+        """Hand out the map as the streaming life does."""
+        for start, stop in zip(self.boundaries[:-1], self.boundaries[1:], strict=True):
+            planes = self.features.narrow(1 + self.axis, start, stop - start)
+            yield Block(self.axis, start, stop, planes.float())
+
+
+def map_bytes(layout: WindowLayout, channels: int, dtype: torch.dtype = torch.float32) -> int:
+    """Return the size of a retained map."""
+    x, y, z = layout.padded_shape
+    return channels * x * y * z * dtype.itemsize
+
+
+def slab_bytes(layout: WindowLayout, channels: int) -> int:
+    """Return the size of the streaming slab."""
+    axis = layout.slab_axis
+    return map_bytes(layout, channels) // layout.padded_shape[axis] * layout.window[axis]
+
+
+class Slab:
+    """Sums of weighted window features over the planes [first, first + depth) of the padded volume."""
+
+    def __init__(self, layout: WindowLayout, channels: int, depth: int, device: torch.device | str) -> None:
+        shape = list(layout.padded_shape)
+        shape[layout.slab_axis] = depth
+        self._layout, self._axis, self._first = layout, layout.slab_axis, 0
+        self.sums = torch.zeros((channels, *shape), device=device)
+        self.total_weight = torch.zeros(shape, device=device)
+        self._window_weights = layout.weights(device)
+
+    @property
+    def device(self) -> torch.device:
+        return self.sums.device
+
+    def move(self, device: torch.device | str) -> None:
+        """Continue on another device with everything summed so far."""
+        self.sums = self.sums.to(device)
+        self.total_weight = self.total_weight.to(device)
+        if self._window_weights is not None:
+            self._window_weights = self._window_weights.to(device)
+
+    @torch.inference_mode()
+    def add(self, start: Shape, features: torch.Tensor) -> None:
+        """Add one window's features [C, w, w, w] (overwritten); ``start`` is its first voxel in the padded volume."""
+        features = features.to(self.device)
+        place = tuple(first - self._first * (axis == self._axis) for axis, first in enumerate(start))
+        weights = self._window_weights
+        if weights is not None:
+            features *= weights
+        crop_window(self.sums, place, self._layout.window).add_(features)
+        crop_window(self.total_weight, place, self._layout.window).add_(1.0 if weights is None else weights)
+
+    @torch.inference_mode()
+    def finish(self, start: int, stop: int) -> torch.Tensor:
+        """Normalise the planes [start, stop) in place and return them, [C, x, y, z] of the padded volume."""
+        planes = self.sums.narrow(1 + self._axis, start - self._first, stop - start)
+        return planes.div_(self.total_weight.narrow(self._axis, start - self._first, stop - start))
+
+    def advance(self, first: int) -> None:
+        """Drop the planes before ``first``."""
+        for volume in (*self.sums, self.total_weight):
+            kept = volume.shape[self._axis] - (first - self._first)
+            remaining = volume.narrow(self._axis, first - self._first, kept).clone()
+            volume.zero_().narrow(self._axis, 0, kept).copy_(remaining)
+        self._first = first
+
+
+class FeaturePass:
+    """Runs the network over all windows of one volume.
+
+    When memory runs out the work goes on where it stands, one step down: first the sums move to the host's memory,
+    then the network moves to the CPU.
+
+    :param image: [1, 1, x, y, z], float32, intensities scaled to [0, 1].
+    :param layout: its windows.
+    :param device: where features are summed; the backend's device where None.
+    """
+
+    def __init__(
+        self,
+        backend: AutomaticBackend,
+        image: torch.Tensor,
+        layout: WindowLayout,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self._backend, self._layout = backend, layout
+        self._image = layout.pad(image)
+        self._sum_device = torch.device(device or backend.device)
+        self._slab: Slab | None = None
+        self._steps_down = [self._sum_on_host, self._run_on_cpu]
+
+    def stream(self, progress: Progress, dtype: torch.dtype = torch.float32) -> Iterator[Block]:
+        """Yield the finished planes block by block; each block is gone when the next one is asked for.
+
+        :param dtype: ``float16`` rounds the features as retaining them in this type would.
+        """
+        for block in self._blocks(self._layout.window[self._layout.slab_axis], progress):
+            yield block if dtype == torch.float32 else replace(block, features=block.features.to(dtype).float())
+
+    def retain(self, progress: Progress, dtype: torch.dtype = torch.float32) -> FeatureMap:
+        """Return the whole map.
+
+        :param dtype: ``float16`` halves the memory; sums are float32 all the same.
+        """
+        if dtype == torch.float32:
+            return self._retain_in_place(progress)
+        axis, shape = self._layout.slab_axis, (self._backend.config.width, *self._layout.shape)
+        features, boundaries = None, [0]
+        for block in self.stream(progress):
+            if features is None:
+                features = torch.empty(shape, dtype=dtype, device=block.features.device)
+            features.narrow(1 + axis, block.start, block.stop - block.start).copy_(block.features)
+            boundaries.append(block.stop)
+        return FeatureMap(features, axis, tuple(boundaries))
+
+    def _retain_in_place(self, progress: Progress) -> FeatureMap:
+        axis = self._layout.slab_axis
+        stops = [block.stop for block in self._blocks(self._layout.padded_shape[axis], progress)]
+        features = crop_window(self._slab.sums, self._layout.pad_before, self._layout.shape)
+        return FeatureMap(features, axis, (0, *stops))
+
+    def _blocks(self, depth: int, progress: Progress) -> Iterator[Block]:
+        layout, done = self._layout, 0
+        self._attempt(lambda: self._allocate(depth))
+        rolling = depth < layout.padded_shape[layout.slab_axis]
+        for layer, start, stop in zip(layout.layers, layout.boundaries[:-1], layout.boundaries[1:], strict=True):
+            if rolling and start:
+                self._slab.advance(start)
+            for window in layer:
+                self._report(done, progress)
+                self._attempt(lambda window=window: self._add(window))
+                done += 1
+            yield self._cropped(self._slab.finish(start, stop), start, stop)
+        self._report(done, progress)
+
+    def _report(self, done: int, progress: Progress) -> None:
+        total = len(self._layout.windows)
+        progress.update(done / total, STAGE, f"{done} of {total} windows")
+
+    def _add(self, window: Shape) -> None:
+        patch = crop_window(self._image, window, self._layout.window)
+        self._slab.add(window, self._backend.automatic_features(patch))
+
+    def _allocate(self, depth: int) -> None:
+        self._slab = Slab(self._layout, self._backend.config.width, depth, self._sum_device)
+
+    def _cropped(self, planes: torch.Tensor, start: int, stop: int) -> Block:
+        """Remove the padding; a padded axis has one layer only, so its block holds the whole of it."""
+        layout, axis = self._layout, self._layout.slab_axis
+        place, shape = list(layout.pad_before), list(layout.shape)
+        if layout.padded_shape[axis] == layout.shape[axis]:
+            shape[axis] = stop - start
+        else:
+            start, stop = 0, layout.shape[axis]
+        return Block(axis, start, stop, crop_window(planes, tuple(place), tuple(shape)))
+
+    def _attempt(self, action: Callable[[], Result]) -> Result:
+        """Run an action; when memory runs out, step down and run it again."""
+        while True:
+            try:
+                return action()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = str(error)
+            # Outside the handler: the traceback would keep the failed attempt's tensors alive.
+            self._step_down(message)
+
+    def _step_down(self, message: str) -> None:
+        if not self._steps_down:
+            raise DeviceError(
+                f"There is not enough memory for one window of this model ({message.splitlines()[0]}); close other "
+                "programs or use a smaller model."
+            )
+        self._steps_down.pop(0)()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _sum_on_host(self) -> None:
+        self._sum_device = torch.device("cpu")
+        if self._slab is not None:
+            self._slab.move("cpu")
+
+    def _run_on_cpu(self) -> None:
+        self._backend = self._backend.on("cpu")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on any device.
+
+    Only CUDA has a class for it; the host's allocator and MPS raise RuntimeError with these words.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = str(error)
+    return isinstance(error, RuntimeError) and any(
+        phrase in words for phrase in ("can't allocate memory", "not enough memory", "out of memory")
+    )
