@@ -117,11 +117,11 @@ def test_codes_against_the_terminologies(name, category, kind, modifier, region)
 def test_serialized_entries():
     assert CT["left kidney"].terminology_entry("My list") == (
         "My list~SCT^123037004^Anatomical Structure~SCT^64033007^Kidney~SCT^7771000^Left"
-        "~Anatomic codes - DICOM master list~^^~^^|"
+        "~Anatomic codes - DICOM master list~^^~^^"
     )
     assert CT["right kidney cyst"].terminology_entry() == (
         "Segmentation category and type - VISTA3D~SCT^49755003^Morphologically Altered Structure~SCT^367643001^Cyst"
-        "~^^~Anatomic codes - DICOM master list~SCT^64033007^Kidney~SCT^24028007^Right|"
+        "~^^~Anatomic codes - DICOM master list~SCT^64033007^Kidney~SCT^24028007^Right"
     )
 
 
@@ -135,7 +135,7 @@ def test_slicer_reads_every_entry(label_set):
     slicer = pytest.importorskip("slicer")
     logic = slicer.vtkSlicerTerminologiesModuleLogic()
     for structure in label_set:
-        serialized = structure.terminology_entry().removesuffix("|")
+        serialized = structure.terminology_entry()
         entry = slicer.vtkSlicerTerminologyEntry()
         assert logic.DeserializeTerminologyEntry(serialized, entry)
         assert entry.GetTypeObject().GetCodeValue() == (structure.type.value if structure.type else TISSUE)

@@ -83,11 +83,11 @@ class Structure:
     def terminology_entry(self, context: str = "Segmentation category and type - VISTA3D") -> str:
         """Return Slicer's serialized terminology entry, the value of a segment's terminology tag.
 
-        Structures without a recorded code become generic tissue: true, and valid in DICOM. The closing ``|`` ends the
-        tag in a segmentation file; in a segment's tag in memory Slicer expects the entry without it.
+        Structures without a recorded code become generic tissue: true, and valid in DICOM. In a segmentation file a
+        ``|`` separates it from the next tag; it is not part of the entry.
 
         :param context: name of the terminology in which Slicer looks the codes up.
         """
         category, kind = (self.category, self.type) if self.category and self.type else (TISSUE, TISSUE)
         fields = [context, category, kind, self.type_modifier, _ANATOMIC_CONTEXT, self.region, self.region_modifier]
-        return "~".join("^^" if field is None else str(field) for field in fields) + "|"
+        return "~".join("^^" if field is None else str(field) for field in fields)
