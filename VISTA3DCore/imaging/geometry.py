@@ -13,9 +13,9 @@ import numpy as np
 
 from VISTA3DCore.errors import InputError
 
-# Direction cosines that differ from orthonormal ones by less than this are rounding of float32 headers. They are kept
-# as they are: MONAI's Spacing reacts to deviations of 1e-8 (compute_shape_offset), so cleaning them would break parity.
-ROUNDING_TOLERANCE = 1e-5
+# Direction cosines that differ from orthonormal ones by less than this are rounding in headers (ITK accepts 1e-4). They
+# are kept as they are: MONAI's Spacing reacts to deviations of 1e-8 (compute_shape_offset), so cleaning breaks parity.
+ROUNDING_TOLERANCE = 5e-5
 # About 3 degrees of shear: more than any rounding of a header explains, so the grid is really oblique-angled.
 SHEAR_LIMIT = 0.05
 

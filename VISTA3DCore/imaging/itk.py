@@ -1,0 +1,65 @@
+"""What SimpleITK reads, in our convention."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.geometry import lps_to_ras
+
+
+def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a file of a format that ITK knows: array [i, j, k] and affine to RAS.
+
+    :raises InputError: if it is not a scalar volume or damaged.
+    """
+    try:
+        with quiet_itk():
+            image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(_reason(path, str(error))) from error
+    return from_sitk(image, path.name)
+
+
+def from_sitk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return array [i, j, k] and affine to RAS of a SimpleITK image; trailing axes of length 1 are dropped.
+
+    :raises InputError: if it is not a scalar volume.
+    """
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+        image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"'{name}' is a colour or vector image; a CT in Hounsfield units is needed.")
+    if image.GetDimension() != 3:
+        raise InputError(f"'{name}' has {image.GetDimension()} dimensions; a volume with three is needed.")
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
+    affine[:3, 3] = image.GetOrigin()
+    return sitk.GetArrayFromImage(image).T, lps_to_ras(affine)
+
+
+def _reason(path: Path, message: str) -> str:
+    """Turn ITK's message into a sentence for people."""
+    if "spacing" in message:
+        return f"'{path.name}' has an unusable voxel spacing (zero or negative); correct its header."
+    if "determinant" in message or "direction" in message.lower():
+        return f"'{path.name}' has a singular orientation matrix; correct its header."
+    if "size is zero" in message:
+        return f"'{path.name}' has no voxels."
+    return f"'{path.name}' cannot be read: it is damaged, or not an image (NIfTI, NRRD, MHA/MHD, DICOM)."
+
+
+@contextlib.contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep ITK's warnings off the terminal; errors are raised all the same."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
