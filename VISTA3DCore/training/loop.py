@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from monai.transforms import ClassesToIndicesd
 
+from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.augmentation import patch_transform, seed_transform
 from VISTA3DCore.training.datasets import IGNORE, LoadedCase
 from VISTA3DCore.training.losses import map_loss, prompt_loss
-from VISTA3DCore.training.prompts import SPECIAL_CLASSES, choose_labels, sample_clicks, stack_clicks
+from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Trainer:
             raise InputError("There is no labelled case to train on.")
         self.model, self.training, self.checkpoint = model, training, checkpoint
         self.classes = np.asarray(classes)
+        self._special = {entry.index for entry in catalogue(model.label_set) if entry.special_click_tokens}
         torch.manual_seed(training.seed)
         self.network = build_network(model).train()
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
@@ -172,7 +174,7 @@ class Trainer:
         prompts: np.ndarray,
         rng: np.random.Generator,
     ) -> torch.Tensor:
-        special = [int(prompts[row]) in SPECIAL_CLASSES for row in objects]
+        special = [int(prompts[row]) in self._special for row in objects]
         clicks = [
             sample_clicks((targets[row] & valid).numpy(), rng, special=flag)
             for row, flag in zip(objects, special, strict=True)

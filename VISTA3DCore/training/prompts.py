@@ -8,9 +8,6 @@ from scipy import ndimage
 
 from VISTA3DCore.training.datasets import IGNORE, LoadedCase
 
-SPECIAL_CLASSES = (23, 24, 25, 26, 27, 57, 128)
-"""Clicks on these use labels 2 and 3 (``SPECIAL_INDEX`` of the reference's training code)."""
-
 
 def choose_labels(label: np.ndarray, case: LoadedCase, classes: np.ndarray, absent: int, rng: np.random.Generator):
     """Return the labels to ask for in a patch: all that are present, and a few that are not.
