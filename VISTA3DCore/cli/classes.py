@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
@@ -100,7 +101,7 @@ def _table(labels: Catalogue, structures: list[Structure]) -> Table:
     table.add_column("synonyms and remarks", style="dim")
     for structure in structures:
         remarks = "; ".join(filter(None, [", ".join(structure.synonyms), _remark(labels, structure)]))
-        table.add_row(str(structure.index), structure.name, structure.group, remarks)
+        table.add_row(str(structure.index), structure.name, structure.group, escape(remarks))
     return table
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from VISTA3DCore import __version__
@@ -166,7 +167,7 @@ def _table(report: dict[str, Any]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for row in _rows(report):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from VISTA3DCore.cli.console import err, out, print_json, say, spoken_warnings
@@ -160,5 +161,5 @@ def _table(found: list[tuple[RegistryEntry, ModelStatus]]) -> Table:
         table.add_column(title)
     for entry, status in found:
         color = "green" if status.path else "dim"
-        table.add_row(entry.name, f"[{color}]{status.state}[/]", entry.title, entry.licence, status.detail)
+        table.add_row(entry.name, f"[{color}]{status.state}[/]", entry.title, entry.licence, escape(status.detail))
     return table

