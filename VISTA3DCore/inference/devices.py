@@ -1,0 +1,88 @@
+"""Which device to compute on, and combinations of software that are known to go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from VISTA3DCore.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device and, for people, why it was chosen."""
+
+    device: torch.device
+    reason: str
+
+
+def choose_device(name: str | torch.device = "auto") -> DeviceChoice:
+    """Return the device to use.
+
+    :param name: ``auto`` (cuda, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    :raises DeviceError: if it is not there.
+    """
+    if str(name) != "auto":
+        return DeviceChoice(_present(str(name)), "as asked for")
+    if torch.cuda.is_available():
+        return DeviceChoice(torch.device("cuda"), f"{torch.cuda.get_device_name()} is available")
+    if torch.backends.mps.is_available():
+        return DeviceChoice(torch.device("mps"), "no CUDA device, but Apple's GPU is available")
+    build = f"the installed torch {torch.__version__} is built without CUDA"
+    missing = "torch finds no CUDA device" if torch.version.cuda else build
+    return DeviceChoice(torch.device("cpu"), f"no GPU can be used: {missing}")
+
+
+def _present(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"There is no kind of device called '{name}'; use auto, cpu, cuda or mps.") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = counts.get(device.type, 0)
+    if count == 0:
+        raise DeviceError(f"The device '{name}' is not there; use 'auto' or 'cpu'.")
+    if (device.index or 0) >= count:
+        raise DeviceError(f"The device '{name}' is not there; the last one is '{device.type}:{count - 1}'.")
+    return device
+
+
+def known_problems() -> list[str]:
+    """Return a sentence for each known-bad combination of torch and cuDNN that is installed here."""
+    if not torch.cuda.is_available():
+        return []
+    return cudnn_problems(torch.__version__, torch.backends.cudnn.version() or 0)
+
+
+def cudnn_problems(torch_version: str, cudnn_version: int) -> list[str]:
+    """Judge a combination of torch and cuDNN.
+
+    Torch 2.9 runs 3-D convolutions in half precision four times slower and with far more memory unless cuDNN is 9.15
+    or newer (pytorch issues 166122, 166643, 166790; fixed in 2.10); cuDNN 9.10.2 gave wrong bfloat16 3-D convolutions
+    (163539).
+
+    :param cudnn_version: as ``torch.backends.cudnn.version()`` gives it, e.g. 91002 for 9.10.2.
+    """
+    problems = []
+    if torch_version.startswith("2.9.") and cudnn_version < 91500:
+        problems.append(
+            f"torch {torch_version} with cuDNN {_readable(cudnn_version)} runs 3-D convolutions in half precision "
+            "about four times slower and needs far more memory; install torch 2.10 or newer, or cuDNN 9.15 or newer."
+        )
+    if cudnn_version == 91002:
+        problems.append("cuDNN 9.10.2 can compute 3-D convolutions in bfloat16 wrongly; install another version.")
+    return problems
+
+
+def _readable(cudnn_version: int) -> str:
+    return f"{cudnn_version // 10000}.{cudnn_version // 100 % 100}.{cudnn_version % 100}"
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device; on the CPU and on MPS, whose memory is the host's, available RAM."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available

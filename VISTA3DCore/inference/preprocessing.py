@@ -1,0 +1,87 @@
+"""From a volume to the model grid: spacing, foreground crop, intensity scaling, RAS, in the order of the bundle.
+
+The steps are those of NV-Segment-CT's configs/inference.json. Only the resampling happens on the whole volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from VISTA3DCore.imaging.geometry import ras_orientation, to_ras
+from VISTA3DCore.imaging.resampling import resample_to_spacing
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.progress import Progress
+
+# Voxels of the model grid around the foreground (CropForegroundd in the bundle).
+FOREGROUND_MARGIN = 10
+
+Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGrid:
+    """What the network sees.
+
+    :param image: [i, j, k] in RAS order, float32, scaled to [0, 1].
+    :param affine: 4x4, voxel index -> RAS mm.
+    """
+
+    image: np.ndarray
+    affine: np.ndarray
+
+    def crop(self, box: Box) -> ModelGrid:
+        """Return a view of a box of voxels."""
+        affine = self.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
+        return ModelGrid(self.image[box], affine)
+
+
+def preprocess(volume: Volume, config: ModelConfig, progress: Progress | None = None) -> ModelGrid:
+    """Resample, crop to the foreground (HU > 0 plus a margin), scale intensities, reorient to RAS.
+
+    :raises Cancelled: if ``progress`` was cancelled.
+    """
+    progress = Progress.of(progress)
+    permutation, _ = ras_orientation(volume.affine)
+    spacing = np.empty(3)
+    spacing[list(permutation)] = config.spacing
+    image, affine = resample_to_spacing(volume.array, volume.affine, spacing, progress.part(0.0, 0.9))
+    box = foreground_box(image)
+    cropped = ModelGrid(image, affine).crop(box)
+    progress.update(0.9, "Preprocessing")
+    image, affine = to_ras(_scaled(cropped.image, config), cropped.affine)
+    return ModelGrid(np.ascontiguousarray(image), affine)
+
+
+def foreground_box(image: np.ndarray, margin: int = FOREGROUND_MARGIN) -> Box:
+    """Return the bounding box of the voxels above 0 and a margin, within the image; everything if there are none.
+
+    As MONAI's ``CropForegroundd(margin=10, allow_smaller=True)``, which however fails on images without foreground.
+    """
+    profiles = [np.zeros(size, dtype=bool) for size in image.shape]
+    for k in range(image.shape[2]):
+        inside = image[:, :, k] > 0
+        profiles[0] |= inside.any(axis=1)
+        profiles[1] |= inside.any(axis=0)
+        profiles[2][k] = inside.any()
+    if not profiles[2].any():
+        return tuple(slice(0, size) for size in image.shape)
+    return tuple(_span(profile, margin) for profile in profiles)
+
+
+def _span(profile: np.ndarray, margin: int) -> slice:
+    occupied = np.flatnonzero(profile)
+    return slice(max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + margin + 1, len(profile)))
+
+
+def _scaled(image: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Return a new float32 array with the configured intensity range mapped to [0, 1] and clipped."""
+    low, high = config.intensity_range
+    if config.intensity_percentiles is not None:
+        low, high = (float(value) for value in np.percentile(image, config.intensity_percentiles))
+    scaled = image - np.float32(low)
+    scaled /= np.float32(max(high - low, np.finfo(np.float32).tiny))
+    return np.clip(scaled, 0.0, 1.0, out=scaled)

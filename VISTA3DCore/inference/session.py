@@ -1,0 +1,301 @@
+"""The two objects that people use: a loaded model, and an opened volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import VISTA3DCore
+from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.geometry import Region
+from VISTA3DCore.imaging.segmentation import Segmentation
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.automatic import ClassScores, score_block
+from VISTA3DCore.inference.devices import choose_device, free_memory
+from VISTA3DCore.inference.feature_map import (
+    AutomaticBackend,
+    Block,
+    FeatureMap,
+    FeaturePass,
+    map_bytes,
+    slab_bytes,
+)
+from VISTA3DCore.inference.preprocessing import Box, ModelGrid, preprocess
+from VISTA3DCore.inference.region import context_box, cut_to_region, to_region
+from VISTA3DCore.inference.restoration import RESTORERS, Grids
+from VISTA3DCore.inference.windows import Preset, WindowLayout, find_preset
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.progress import Progress, ProgressUpdate
+
+# A feature map is retained while all retained maps of a session take at most this share of the free memory.
+RETAINED_SHARE = 0.25
+# Sums stay on a GPU while they take at most this share of its free memory; the network needs the rest.
+_GPU_SHARE = 0.5
+
+ProgressLike = Progress | Callable[[ProgressUpdate], None] | None
+Structures = str | int | Structure | Iterable[str | int | Structure]
+
+
+class Segmenter:
+    """One loaded model on one device.
+
+    :param backend: the runtime that holds the network.
+    :param device_reason: why this device was chosen, for people.
+    :param provenance: facts about the weights that every result carries.
+    """
+
+    def __init__(
+        self, backend: AutomaticBackend, device_reason: str = "as asked for", provenance: dict[str, str] | None = None
+    ) -> None:
+        self.backend = backend
+        self.device_reason = device_reason
+        self.provenance = {"model": backend.config.name, **(provenance or {}), "version": VISTA3DCore.__version__}
+        self.catalogue: Catalogue = catalogue(backend.config.label_set)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path = "vista3d-ct", device: str = "auto", progress: ProgressLike = None
+    ) -> Segmenter:
+        """Load a model by name (``vista3d-ct``, ``vista3d-ctmr``, ``mini``) or from a file.
+
+        :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there.
+        """
+        from VISTA3DCore.network.checkpoints import load_checkpoint
+        from VISTA3DCore.network.store import ModelStore
+
+        progress = Progress.of(progress)
+        choice = choose_device(device)
+        store = ModelStore()
+        path = store.resolve(name_or_path)
+        progress.update(0.0, "Loading the model", path.name)
+        config, state = load_checkpoint(path)
+        segmenter = cls.from_network(_network(config, state), config, choice.device)
+        segmenter.device_reason = choice.reason
+        segmenter.provenance.update(store.provenance(name_or_path))
+        progress.update(1.0, "Loading the model", path.name)
+        return segmenter
+
+    @classmethod
+    def from_network(
+        cls, network: torch.nn.Module, config: ModelConfig, device: torch.device | str = "cpu"
+    ) -> Segmenter:
+        """Use a network that is already in memory, e.g. in tests or during training."""
+        from VISTA3DCore.network.backends.torch_backend import TorchBackend
+
+        return cls(TorchBackend(network, config, choose_device(device).device))
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.backend.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.backend.device
+
+    @property
+    def available(self) -> tuple[int, ...]:
+        """Indices of the structures that the model was trained for."""
+        if self.config.classes is not None:
+            return self.config.classes
+        return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
+
+    def open(self, volume: Volume, progress: ProgressLike = None, feature_dtype: str = "float32") -> Session:
+        """Check and preprocess a volume.
+
+        :param feature_dtype: ``float32``, or ``float16`` to retain features in half the memory; 99.9 % or more of
+            the labels stay the same.
+        :raises InputError: if the volume cannot be segmented by this model.
+        """
+        if feature_dtype not in _FEATURE_TYPES:
+            raise InputError(f"Features cannot be kept as '{feature_dtype}'; use one of: {', '.join(_FEATURE_TYPES)}.")
+        check_input(volume, self.config)
+        grid = preprocess(volume, self.config, Progress.of(progress))
+        return Session(self, grid, volume, _FEATURE_TYPES[feature_dtype])
+
+
+_FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class Session:
+    """One opened volume: preprocessed once, with the features of the runs so far.
+
+    Features are kept for each preset (and region) while they fit, see :data:`RETAINED_SHARE`; then every further
+    structure needs no network.
+    """
+
+    def __init__(self, segmenter: Segmenter, grid: ModelGrid, volume: Volume, feature_dtype: torch.dtype) -> None:
+        self._segmenter, self._grid, self._dtype = segmenter, grid, feature_dtype
+        self._affine, self._shape = volume.affine, volume.shape
+        self._features: dict[tuple[str, tuple], FeatureMap] = {}
+        self._closed = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the image and the features; the session cannot be used any more."""
+        self._features.clear()
+        self._grid = ModelGrid(np.zeros((0, 0, 0), dtype=np.float32), self._grid.affine)
+        self._closed = True
+
+    @property
+    def model_grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """The preprocessed image [i, j, k] (RAS order, float32, [0, 1]) and its affine to RAS mm."""
+        return self._grid.image, self._grid.affine
+
+    def segment(
+        self,
+        structures: Structures,
+        preset: str = "bundle",
+        restoration: str = "nearest",
+        roi: Region | Sequence[float] | None = None,
+        progress: ProgressLike = None,
+        streaming: bool | None = None,
+    ) -> Segmentation:
+        """Segment structures; one network pass per preset and region, none while its features are retained.
+
+        :param structures: names, synonyms, indices, groups, or ``everything``.
+        :param preset: ``bundle`` (overlap 0.25, constant blending) or ``paper`` (0.625, gaussian).
+        :param restoration: ``nearest`` (labels by nearest neighbour, as the reference) or ``smooth`` (winner of the
+            trilinearly interpolated scores on the input grid).
+        :param roi: a box in RAS mm to which the work is limited, with some context around it; nothing is
+            segmented outside.
+        :param streaming: True never retains features, False always does; by default they are retained if they fit.
+        :raises UnknownStructureError: if a structure is unknown or not in the model.
+        :raises InputError: if an option is unknown or the region lies outside the volume.
+        :raises Cancelled: if ``progress`` was cancelled; the session is as before.
+        """
+        self._require_open()
+        progress = Progress.of(progress)
+        wanted = self._segmenter.catalogue.resolve(structures, self._segmenter.available)
+        chosen, region = find_preset(preset), to_region(roi)
+        restorer_type = _lookup(RESTORERS, restoration, "restoration")
+        box = context_box(region, self._grid, self._affine, self._shape, self._segmenter.config.window)
+        provenance = {**self._segmenter.provenance, "preset": chosen.name, "restoration": restoration}
+        if box is None:
+            labels, masks = self._nothing(wanted)
+        else:
+            scores = ClassScores(self._segmenter.backend, wanted)
+            grid = self._grid.crop(box)
+            restorer = restorer_type(scores, Grids(grid.affine, grid.image.shape, self._affine, self._shape))
+            for block in self._blocks(chosen, box, streaming, progress.part(0.0, 0.95)):
+                restorer.take(block)
+            labels, masks = restorer.result(progress.part(0.95, 1.0))
+        if region is not None:
+            cut_to_region(region, self._affine, [labels, *masks.values()])
+        return Segmentation(labels, masks, wanted, self._affine.copy(), provenance)
+
+    def scores(
+        self, structure: str | int | Structure, preset: str = "bundle", progress: ProgressLike = None
+    ) -> np.ndarray:
+        """Return a structure's scores (logits, float32) on the model grid, see :attr:`model_grid`.
+
+        :raises InputError: if several structures are meant, e.g. by a group.
+        """
+        self._require_open()
+        wanted = self._segmenter.catalogue.resolve(structure, self._segmenter.available)
+        if len(wanted) != 1:
+            raise InputError(f"Scores are given for one structure at a time; '{structure}' means {len(wanted)}.")
+        vector = self._segmenter.backend.class_matrix([wanted[0].index])[0]
+        result = np.empty(self._grid.image.shape, dtype=np.float32)
+        for block in self._blocks(find_preset(preset), self._whole, None, Progress.of(progress)):
+            planes = [slice(None)] * 3
+            planes[block.axis] = slice(block.start, block.stop)
+            result[tuple(planes)] = score_block(block, vector)
+        return result
+
+    @property
+    def _whole(self) -> Box:
+        return tuple(slice(0, size) for size in self._grid.image.shape)
+
+    def _blocks(self, preset: Preset, box: Box, streaming: bool | None, progress: Progress) -> Iterator[Block]:
+        """Hand out the features of a box: retained ones, or those of a network pass."""
+        key = preset.name, tuple((axis.start, axis.stop) for axis in box)
+        if key not in self._features:
+            layout = WindowLayout(self._grid.crop(box).image.shape, self._segmenter.config.window, preset)
+            run = self._pass(layout, box, streaming)
+            if not self._retains(layout, streaming):
+                yield from run.stream(progress, self._dtype)
+                return
+            self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
+            progress = progress.part(0.9, 1.0)
+        features = self._features[key]
+        for block in features.blocks():
+            progress.update(block.start / features.boundaries[-1], "Labelling")
+            yield block
+
+    def _pass(self, layout: WindowLayout, box: Box, streaming: bool | None) -> FeaturePass:
+        backend = self._segmenter.backend
+        image = torch.from_numpy(self._grid.crop(box).image)[None, None]
+        size = map_bytes if self._retains(layout, streaming) else slab_bytes
+        fits = size(layout, backend.config.width) <= _GPU_SHARE * free_memory(backend.device)
+        return FeaturePass(backend, image, layout, backend.device if fits else "cpu")
+
+    def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
+        if streaming is not None:
+            return not streaming
+        present = sum(features.nbytes for features in self._features.values())
+        size = map_bytes(layout, self._segmenter.config.width, self._dtype)
+        return size <= RETAINED_SHARE * (free_memory(torch.device("cpu")) + present)
+
+    def _keep(self, key: tuple[str, tuple], features: FeatureMap) -> None:
+        """Retain a map; if the maps together exceed the budget, only this one."""
+        present = sum(other.nbytes for other in self._features.values())
+        if present and present + features.nbytes > RETAINED_SHARE * (free_memory(torch.device("cpu")) + present):
+            self._features.clear()
+        self._features[key] = features
+
+    def _nothing(self, structures: tuple[Structure, ...]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Labels and masks of a region that holds air only."""
+        masks = {one.index: np.zeros(self._shape, dtype=bool) for one in structures if one.overlapping}
+        return np.zeros(self._shape, dtype=np.uint16), masks
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InputError("The session is closed; open the volume again.")
+
+
+def check_input(volume: Volume, config: ModelConfig) -> None:
+    """Check that a model can make sense of a volume's intensities; oddities become warnings.
+
+    :raises InputError: with the reason, if it cannot.
+    """
+    import warnings
+
+    from VISTA3DCore.imaging.readers import check_ct
+
+    if config.intensity_percentiles is not None:
+        _check_finite(volume)
+        return
+    for sentence in check_ct(volume):
+        warnings.warn(sentence, UserWarning, stacklevel=3)
+
+
+def _check_finite(volume: Volume) -> None:
+    if not np.isfinite(volume.array).all():
+        raise InputError("The image contains NaN or infinite values; repair it first.")
+    if volume.array.min() == volume.array.max():
+        raise InputError("All voxels of the image have the same value; there is nothing to segment.")
+
+
+def _network(config: ModelConfig, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    from VISTA3DCore.network.architecture import build_network
+
+    network = build_network(config)
+    network.load_state_dict(state)
+    return network
+
+
+def _lookup(options: dict[str, Any], name: str, kind: str) -> Any:
+    if name not in options:
+        raise InputError(f"There is no {kind} '{name}'; use one of: {', '.join(options)}.")
+    return options[name]
