@@ -24,8 +24,9 @@ def require_acceptance(entry: RegistryEntry, accepted: bool) -> None:
     """:raises LicenseNotAcceptedError: says how to read and accept the licence."""
     if not accepted:
         raise LicenseNotAcceptedError(
-            f"The model '{entry.name}' comes under the {entry.licence}; read it (`vista3d models licence "
-            f"{entry.name}`, {entry.licence_url}) and, if you agree, repeat with --accept-licence (accept_licence=True)."
+            f"The model '{entry.name}' comes under the {entry.licence}; read it "
+            f"(`vista3d models licence {entry.name}`, {entry.licence_url}) and, if you agree, repeat with "
+            "--accept-licence (in Python: accept_licence=True)."
         )
 
 

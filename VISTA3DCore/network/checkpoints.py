@@ -47,11 +47,7 @@ def load_checkpoint(path: str | Path) -> tuple[ModelConfig, State]:
     :return: the configuration, and the float32 tensors on the CPU under the names of ``build_network(config)``.
     :raises ModelError: if the file is missing, damaged, or not a VISTA3D checkpoint; the message says why.
     """
-    path = Path(path)
-    tensors, metadata = _read(path)
-    state = _released_names(path, tensors)
-    config = _stored_config(path, metadata) or inferred_config(state)
-    _check(path, config, state)
+    config, state, _ = _load(Path(path))
     return config, {key: tensor.to(torch.float32) for key, tensor in state.items()}
 
 
@@ -61,13 +57,8 @@ def inspect_checkpoint(path: str | Path) -> tuple[ModelConfig, bool]:
     :return: its configuration, and whether that was stored with it (else it was inferred from the tensors).
     :raises ModelError: as :func:`load_checkpoint`.
     """
-    path = Path(path)
-    tensors, metadata = _read(path)
-    state = _released_names(path, tensors)
-    stored = _stored_config(path, metadata)
-    config = stored or inferred_config(state)
-    _check(path, config, state)
-    return config, stored is not None
+    config, _, stored = _load(Path(path))
+    return config, stored
 
 
 def save_checkpoint(
@@ -89,10 +80,13 @@ def save_checkpoint(
     _check(path, config, state)
     tensors = {key: tensor.detach().cpu().to(dtype or tensor.dtype).contiguous() for key, tensor in state.items()}
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata={"format": "pt", **(metadata or {}), CONFIG_KEY: config.to_json()})
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
+        temporary.chmod(mode)  # the library makes files private; a checkpoint is an ordinary file
 
 
 def inferred_config(state: Mapping[str, torch.Tensor]) -> ModelConfig:
@@ -120,6 +114,16 @@ def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
     with torch.device("meta"):
         return {key: tuple(tensor.shape) for key, tensor in build_network(config).state_dict().items()}
+
+
+def _load(path: Path) -> tuple[ModelConfig, State, bool]:
+    """Return configuration, tensors as stored (not yet read from the disk), and whether the former was stored too."""
+    tensors, metadata = _read(path)
+    state = _released_names(path, tensors)
+    stored = _stored_config(path, metadata)
+    config = stored or inferred_config(state)
+    _check(path, config, state)
+    return config, state, stored is not None
 
 
 def _read(path: Path) -> tuple[Any, dict[str, str]]:

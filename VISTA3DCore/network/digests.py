@@ -55,8 +55,8 @@ def copy_file(source: Path, target: Path, progress: Progress | None = None) -> D
 
     :raises OutputError: if the disk is full or not writable; nothing is left behind.
     """
-    require_space(target, source.stat().st_size)
     with replacing(target) as temporary, temporary.open("wb") as copy:
+        require_space(target, source.stat().st_size)
         return digest_file(source, progress, "Copying", copy)
 
 

@@ -17,7 +17,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from VISTA3DCore import __version__
@@ -48,7 +48,7 @@ class RemoteFile:
     sha256: str | None = None
     md5: str | None = None
     revision: str = ""
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
 
 
 def is_offline() -> bool:
@@ -192,8 +192,8 @@ class _Transfer:
             self._restart()
         length = response.headers.get("Content-Length")
         total = self._hasher.size + int(length) if length else self.remote.size
-        require_space(self.target, (total or 0) - self._hasher.size)
         with self.writing():
+            require_space(self.target, (total or 0) - self._hasher.size)
             self._remember(response)
         return total
 

@@ -76,9 +76,13 @@ class ModelStore:
         path = folder.weights()
         if path is None:
             return _absent(folder)
-        size, facts = path.stat().st_size, read_sidecar(path)
+        size = path.stat().st_size
         if folder.entry.bundled:
             return ModelStatus(name, "present", size, path, "part of VISTA3D")
+        try:
+            facts = read_sidecar(path)
+        except ModelError as error:  # one damaged file must not hide the other models
+            return ModelStatus(name, "present", size, path, str(error))
         if facts.get("checked") == stamp(path) and facts.get("hash_source") in _PROVEN:
             return ModelStatus(name, "verified", size, path, f"SHA-256 {facts['sha256'][:12]}… as published")
         return ModelStatus(name, "present", size, path, "not compared with a published hash")
