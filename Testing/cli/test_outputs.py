@@ -28,9 +28,11 @@ def image(tmp_path: Path) -> Path:
         ("a.mha", "mha", "a.mha", None),
         ("masks/", None, "masks", "separate"),
         ("masks", "separate", "masks", "separate"),
+        ("present", None, "present", "separate"),
     ],
 )
 def test_suffix_or_format_tell_what_is_written(image: Path, output: str, format_: str, name: str, kind: str) -> None:
+    (image.parent / "present").mkdir()
     outputs = Outputs.checked(image, str(image.parent) + os.sep + output, format_, None, None)
     assert (outputs.segmentation.name, outputs.format) == (name, kind)
 
@@ -45,7 +47,7 @@ def test_suffix_or_format_tell_what_is_written(image: Path, output: str, format_
         ("missing/a.nrrd", None, None, "does not exist"),
         ("ct.nii.gz/", None, None, "is a file"),
         ("./", None, None, "holds the input"),
-        ("taken.nrrd", None, None, "is a folder"),
+        ("a.nrrd", "taken.csv", None, "is a folder"),
         ("a.nrrd", "a.xlsx", None, "does not end with .csv"),
         ("a.nrrd", "missing/a.csv", None, "does not exist"),
         ("a.nrrd", None, "a.jpg", "does not end with .png"),
@@ -53,7 +55,7 @@ def test_suffix_or_format_tell_what_is_written(image: Path, output: str, format_
     ],
 )
 def test_bad_destinations(image: Path, output: str, statistics: str, preview: str, sentence: str) -> None:
-    (image.parent / "taken.nrrd").mkdir()
+    (image.parent / "taken.csv").mkdir()
     output = f"{image.parent}/{output.format(folder=image.parent.name)}"
     extras = [image.parent / name if name else None for name in (statistics, preview)]
     with pytest.raises(OutputError, match=sentence):

@@ -87,5 +87,5 @@ def test_thin_long_and_empty_volumes_are_drawn(tmp_path: Path, shape: tuple[int,
 
 def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     volume, labels = paint_phantom((8, 8, 8))
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="does not exist"):
         write_preview(tmp_path / "missing" / "a.png", volume, _segmentation(labels, volume.affine))

@@ -79,5 +79,5 @@ def test_csv_has_one_line_per_structure_and_leaves_nothing_else_behind(tmp_path:
 
 
 def test_csv_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="does not exist"):
         write_csv(tmp_path / "missing" / "out.csv", [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -129,12 +128,15 @@ def _run(sample: Sample, folder: Path, wishes: engine.Wishes, progress: Progress
 
 
 def _write(sample: Sample, outcome: engine.Outcome, model: str, folder: Path, progress: Progress) -> list[Path]:
+    import numpy as np
+
     from VISTA3DCore.cli.preview import write_preview
+    from VISTA3DCore.imaging.writers import encode_nifti
 
     name = "phantom" if sample.synthetic else "abdomen"
     with Staging() as staging:
-        if sample.file is not None:
-            shutil.copyfile(sample.file, staging.path(folder / f"{name}_ct.nii.gz"))
+        with staging.path(folder / f"{name}_ct.nii.gz").open("wb") as file:
+            encode_nifti(file, np.rint(sample.volume.array).astype(np.int16), sample.volume.affine, compressed=True)
         outcome.segmentation.write(staging.path(folder / f"{name}.seg.nrrd"))
         title = f"{'Synthetic phantom' if sample.synthetic else 'Demonstration CT'}, segmented by '{model}'"
         write_preview(staging.path(folder / f"{name}.png"), sample.volume, outcome.segmentation, title)

@@ -149,17 +149,21 @@ def _advice(report: dict[str, Any]) -> str:
     torch = report["torch"]
     if not torch or "error" in torch or not report["packages"]["monai"]:
         return "Install the runtime first, then run this again: pip install 'vista3d-core[cpu]'."
-    if report["models"].get("vista3d-ct") not in ("present", "verified"):
-        return f"Ready for the demonstration ({_where(torch)}); get the full model: vista3d models download vista3d-ct."
-    return f"Ready: vista3d segment YOUR_CT -o organs.seg.nrrd runs {_where(torch)}."
+    present = [name for name, state in report["models"].items() if state in ("present", "verified")]
+    if "vista3d-ct" in present:
+        return f"Ready for 'vista3d segment', which will run {_where(torch)}."
+    if "mini" in present:
+        return (
+            f"Ready for 'vista3d demo', which will run {_where(torch)}; "
+            "get the full model with: vista3d models download vista3d-ct."
+        )
+    return "No model is on this computer; get one with: vista3d models download vista3d-ct."
 
 
 def _where(torch: dict[str, Any]) -> str:
     if torch["gpus"]:
         return f"on the {torch['gpus'][0]['name']}"
-    if torch["mps"]:
-        return "on the Apple GPU"
-    return "on the processor: minutes rather than seconds; --classes and --roi shorten that"
+    return "on the Apple GPU" if torch["mps"] else "on the processor (minutes; --classes and --roi shorten that)"
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -74,6 +74,8 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     :raises VistaError: as the engine does.
     """
     started = time.monotonic()
+    if wishes.roi is not None:
+        wishes.roi.voxel_box(volume.affine, volume.shape)
     progress.update(0.0, "Loading the model")
     from VISTA3DCore.inference.session import Segmenter
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from VISTA3DCore.errors import OutputError
 
-SUFFIXES = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 SEPARATE = "separate"
 
 
@@ -31,11 +30,13 @@ class Outputs:
     ) -> Outputs:
         """Check everything that can be known in advance.
 
-        :param output: as typed; a trailing slash means a folder.
+        :param output: as typed; an existing folder or a trailing slash means one file per structure in that folder.
         :param format_: a suffix without its dot, ``separate``, or None.
         :raises OutputError: naming what is wrong and what to do.
         """
-        separate = format_ == SEPARATE or (format_ is None and output.endswith(("/", os.sep)))
+        separate = format_ == SEPARATE or (
+            format_ is None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
+        )
         path = Path(output) if separate else _with_suffix(output, format_)
         if separate:
             _check_folder(path, image)
@@ -71,8 +72,10 @@ def _with_suffix(output: str, format_: str | None) -> Path:
     if format_ is not None:
         suffix = f".{format_}"
         return Path(output if output.lower().endswith(suffix) else output + suffix)
-    if not output.lower().endswith(SUFFIXES):
-        known = ", ".join(SUFFIXES)
+    from VISTA3DCore.imaging.segmentation import FORMATS
+
+    if not output.lower().endswith(FORMATS):
+        known = ", ".join(FORMATS)
         raise OutputError(f"The suffix of '{output}' tells no format; use {known}, or end it with / for a folder.")
     return Path(output)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from VISTA3DCore.errors import OutputError
 from VISTA3DCore.imaging.geometry import to_ras
+from VISTA3DCore.imaging.output import write_files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,16 +75,8 @@ def write_preview(path: str | os.PathLike, volume: Volume, segmentation: Segment
     :raises OutputError: if the file cannot be written, or matplotlib is missing.
     """
     require_matplotlib()
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        figure = _draw(planes_of(volume, segmentation), segmentation.structures, title or volume.name)
-        figure.savefig(temporary, format="png", dpi=_DPI, facecolor=_BACKGROUND)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"The preview cannot be written to '{path}': {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    figure = _draw(planes_of(volume, segmentation), segmentation.structures, title or volume.name)
+    write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor=_BACKGROUND)})
 
 
 def planes_of(volume: Volume, segmentation: Segmentation) -> list[Plane]:

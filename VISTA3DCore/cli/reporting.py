@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
@@ -35,6 +36,7 @@ class Reporter:
         self._timer = threading.Timer(PATIENCE_S, self._show)
         self._timer.daemon = True
         self._stage = ""
+        self._estimate = _Estimate(0.0)
         self._shown = False
         self._previous_handler: object = None
 
@@ -62,12 +64,14 @@ class Reporter:
             say(f"{self._stage} ...")
 
     def _on_update(self, update: ProgressUpdate) -> None:
-        description = f"{update.stage}: {update.message}" if update.message else update.stage
-        self._bar.update(self._task, completed=update.fraction, description=description, left=update.remaining_s)
         if update.stage != self._stage:
             self._stage = update.stage
+            self._estimate = _Estimate(update.fraction)
             if self._shown and not err.is_terminal:
                 say(f"{update.stage} ...")
+        description = f"{update.stage}: {update.message}" if update.message else update.stage
+        left = self._estimate.remaining(update.fraction)
+        self._bar.update(self._task, completed=update.fraction, description=description, left=left)
 
     def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
         if self.progress.cancelled:
@@ -75,15 +79,27 @@ class Reporter:
         self.progress.cancel()
 
 
+class _Estimate:
+    """Remaining time judged by the present stage alone: loading a model says nothing about the windows that follow."""
+
+    def __init__(self, fraction: float) -> None:
+        self._fraction, self._started = fraction, time.monotonic()
+
+    def remaining(self, fraction: float) -> float | None:
+        """Return seconds until 1.0, None while too little is done to tell."""
+        done, elapsed = fraction - self._fraction, time.monotonic() - self._started
+        return elapsed * (1.0 - fraction) / done if done > 0.02 and elapsed > 1.0 else None
+
+
 class _TimeLeft(ProgressColumn):
-    """The engine's own estimate: it knows better than the bar how its stages weigh."""
+    """The estimate, in words."""
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.fields["left"] is None else f"{duration(task.fields['left'])} left", style="cyan")
+        return Text("" if task.fields["left"] is None else f"about {duration(task.fields['left'])} left", style="cyan")
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people say it: ``about`` a few seconds, minutes, or hours and minutes."""
+    """Return a time as people say it: seconds, minutes, or hours and minutes."""
     if seconds < 59.5:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)

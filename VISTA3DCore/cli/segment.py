@@ -50,7 +50,10 @@ class Format(str, Enum):
 
 def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     image: Annotated[
-        Path, typer.Argument(metavar="IMAGE", help="The CT: NIfTI, NRRD, MHA/MHD, or a folder with a DICOM series.")
+        Path,
+        typer.Argument(
+            metavar="IMAGE", help="The CT: NIfTI, NRRD, MHA/MHD, or a DICOM series (its folder, or one of its files)."
+        ),
     ],
     output: Annotated[
         str,

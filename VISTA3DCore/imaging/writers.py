@@ -18,7 +18,7 @@ from VISTA3DCore.imaging.geometry import lps_to_ras, spacing_of
 
 # Label maps shrink a hundredfold at any level; higher ones only take longer.
 _COMPRESSION = 4
-_NIFTI_CODES = {"uint8": 2, "uint16": 512}
+_NIFTI_CODES = {"uint8": 2, "int16": 4, "uint16": 512}
 _NRRD_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short"}
 _META_TYPES = {"uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
 
@@ -31,9 +31,9 @@ def label_dtype(highest: int) -> np.dtype:
 def encode_nifti(
     file: BinaryIO, array: np.ndarray, affine: np.ndarray, compressed: bool, description: str = ""
 ) -> None:
-    """Write a NIfTI-1 label map whose sform and qform both hold the affine.
+    """Write a NIfTI-1 image whose sform and qform both hold the affine.
 
-    :param array: [i, j, k], uint8 or uint16.
+    :param array: [i, j, k]; uint8 or uint16 for label maps, int16 for a CT.
     :param affine: 4x4, voxel index -> RAS mm.
     :param description: up to 79 ASCII characters about the origin of the image.
     """
