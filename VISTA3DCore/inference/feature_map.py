@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Protocol, TypeVar
 
 import torch
@@ -74,7 +75,7 @@ class FeatureMap:
 
     def blocks(self) -> Iterator[Block]:
         """Hand out the map as the streaming life does."""
-        for start, stop in zip(self.boundaries[:-1], self.boundaries[1:], strict=True):
+        for start, stop in pairwise(self.boundaries):
             planes = self.features.narrow(1 + self.axis, start, stop - start)
             yield Block(self.axis, start, stop, planes.float())
 
@@ -197,7 +198,7 @@ class FeaturePass:
         layout, done = self._layout, 0
         self._attempt(lambda: self._allocate(depth))
         rolling = depth < layout.padded_shape[layout.slab_axis]
-        for layer, start, stop in zip(layout.layers, layout.boundaries[:-1], layout.boundaries[1:], strict=True):
+        for layer, (start, stop) in zip(layout.layers, pairwise(layout.boundaries), strict=True):
             if rolling and start:
                 self._slab.advance(start)
             for window in layer:

@@ -87,12 +87,14 @@ class _Line:
     weight: np.ndarray
 
     @classmethod
-    def at(cls, coordinates: np.ndarray, size: int) -> _Line:
-        nearest = np.rint(coordinates)
-        inside = np.flatnonzero((nearest >= 0) & (nearest <= size - 1))
-        clipped = np.clip(coordinates[inside], 0.0, size - 1.0)
-        low = np.floor(clipped).astype(np.intp)
-        return cls(inside, low, np.ceil(clipped).astype(np.intp), (clipped - low).astype(np.float32))
+    def at(cls, coordinates: np.ndarray, offset: int, size: int, flip: bool) -> _Line:
+        """Place the crop's voxels offset .. offset + size of the whole grid; halves are inside as for ``nearest``."""
+        nearest = np.rint(coordinates) - offset
+        inside = np.flatnonzero((nearest >= 0) & (nearest < size))
+        place = np.clip(coordinates[inside] - offset, 0.0, size - 1.0)
+        place = size - 1.0 - place if flip else place
+        low = np.floor(place).astype(np.intp)
+        return cls(inside, low, np.ceil(place).astype(np.intp), (place - low).astype(np.float32))
 
 
 def model_lines(grids: Grids) -> tuple[_Line, _Line, _Line]:
@@ -101,11 +103,8 @@ def model_lines(grids: Grids) -> tuple[_Line, _Line, _Line]:
     coordinates, offset = restoration_coordinates(
         grids.model_affine, grids.model_shape, grids.target_affine, grids.target_shape
     )
-    lines = []
-    for size, axis in zip(grids.model_shape, permutation, strict=True):
-        line = coordinates[axis] - offset[axis]
-        lines.append(_Line.at(size - 1 - line if flips[axis] else line, size))
-    return tuple(lines)
+    sizes = zip(grids.model_shape, permutation, strict=True)
+    return tuple(_Line.at(coordinates[axis], offset[axis], size, flips[axis]) for size, axis in sizes)
 
 
 @dataclass(eq=False)

@@ -177,6 +177,8 @@ class Session:
         self._require_open()
         progress = Progress.of(progress)
         wanted = self._segmenter.catalogue.resolve(structures, self._segmenter.available)
+        if not wanted:
+            raise InputError("No structure was asked for; name at least one, or 'everything'.")
         chosen, region = find_preset(preset), to_region(roi)
         restorer_type = _lookup(RESTORERS, restoration, "restoration")
         box = context_box(region, self._grid, self._affine, self._shape, self._segmenter.config.window)

@@ -1,0 +1,36 @@
+"""Choosing a device, and being told why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.inference.devices import choose_device, cudnn_problems, free_memory, known_problems
+
+
+def test_auto_gives_a_device_and_a_reason():
+    choice = choose_device("auto")
+    expected = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    assert choice.device.type == expected
+    assert len(choice.reason) > 10
+
+
+def test_the_cpu_is_always_there():
+    assert choose_device("cpu").device == torch.device("cpu")
+    assert free_memory(torch.device("cpu")) > 1 << 20
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "toaster", "xpu"])
+def test_a_missing_device_is_one_clear_sentence(name):
+    with pytest.raises(DeviceError, match=name) as error:
+        choose_device(name)
+    assert str(error.value).endswith(".")
+
+
+def test_known_bad_software_is_named():
+    assert "four times slower" in cudnn_problems("2.9.1+cu128", 91002)[0]
+    assert any("wrong" in problem for problem in cudnn_problems("2.8.0", 91002))
+    assert cudnn_problems("2.9.0", 91500) == []
+    assert cudnn_problems("2.13.0", 92100) == []
+    assert known_problems() == [] or torch.cuda.is_available()

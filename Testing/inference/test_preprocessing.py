@@ -1,0 +1,65 @@
+"""Preprocessing against the bundle's MONAI transforms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from geometries import GEOMETRIES
+from monai.transforms import CropForeground, ScaleIntensityRangePercentiles
+from reference_chain import ct_phantom, preprocessing, save_nifti
+from reference_pipeline import SMALL
+
+from VISTA3DCore.errors import Cancelled
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.preprocessing import foreground_box, preprocess
+from VISTA3DCore.progress import Progress
+
+CONFIG = replace(SMALL, spacing=(2.5, 2.5, 2.5))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_the_model_grid_equals_the_bundles(tmp_path, name):
+    shape, affine = GEOMETRIES[name]
+    path = save_nifti(tmp_path / "ct.nii.gz", ct_phantom(shape, affine), affine)
+    expected = preprocessing(CONFIG)({"image": str(path)})["image"]
+    grid = preprocess(Volume.read(path), CONFIG)
+    assert grid.image.shape == tuple(expected.shape[1:])
+    np.testing.assert_allclose(grid.affine, expected.affine.numpy(), atol=1e-4)
+    np.testing.assert_allclose(grid.image, expected[0].numpy(), rtol=0, atol=2e-6)
+
+
+def test_the_crop_equals_monais():
+    image = np.full((40, 50, 60), -100.0, dtype=np.float32)
+    image[12:20, 3:30, 30:33] = 1
+    start, stop = CropForeground(margin=10, allow_smaller=True).compute_bounding_box(image[None])
+    assert foreground_box(image) == tuple(slice(*edge) for edge in zip(start, stop, strict=True))
+
+
+def test_without_foreground_nothing_is_cropped():
+    assert foreground_box(np.full((4, 5, 6), -1000.0)) == (slice(0, 4), slice(0, 5), slice(0, 6))
+
+
+def test_percentiles_scale_as_monai_does():
+    shape, affine = (40, 40, 30), np.diag([2.5, 2.5, 2.5, 1.0])
+    image = ct_phantom(shape, affine)
+    config = replace(CONFIG, intensity_percentiles=(1, 99))
+    grid = preprocess(Volume(image, affine), config)
+    box = foreground_box(image)
+    expected = ScaleIntensityRangePercentiles(1, 99, 0, 1, clip=True)(image[box][None])
+    np.testing.assert_allclose(grid.image, expected[0], atol=1e-5)
+
+
+def test_the_input_is_left_as_it_was():
+    """At the model's spacing already, nothing is resampled, and the scaled image must still be another array."""
+    image = ct_phantom((40, 40, 30), np.diag([2.5, 2.5, 2.5, 1.0]))
+    before = image.copy()
+    preprocess(Volume(image, np.diag([2.5, 2.5, 2.5, 1.0])), CONFIG)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_it_can_be_cancelled():
+    progress = Progress(lambda _: progress.cancel())
+    with pytest.raises(Cancelled):
+        preprocess(Volume(ct_phantom((30, 30, 30), np.eye(4)), np.eye(4)), CONFIG, progress)
