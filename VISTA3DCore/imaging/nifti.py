@@ -85,6 +85,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with _opened(path) as file:
             header, order = _read_header(file, path)
             array = _read_array(file, header, order, path)
+            while file.read(_CHUNK_BYTES):
+                pass  # gzip compares its checksum only at the end of the stream
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise InputError(f"'{path.name}' is damaged or incomplete; get it again.") from error
     return array, _affine(header, path)
