@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -151,3 +155,14 @@ def test_a_volume_knows_its_spacing(oblique: np.ndarray) -> None:
     volume = Volume(np.zeros((3, 4, 5), np.int16), oblique)
     assert volume.spacing == pytest.approx((0.8, 0.9, 2.5))
     assert volume.shape == (3, 4, 5)
+
+
+def test_geometry_and_resampling_need_numpy_alone() -> None:
+    """They also run inside Slicer before anything was installed."""
+    code = (
+        "import sys, VISTA3DCore.imaging.volume, VISTA3DCore.imaging.geometry, VISTA3DCore.imaging.resampling\n"
+        "print({'torch', 'monai', 'SimpleITK', 'scipy', 'nibabel'} & set(sys.modules))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert result.stdout.strip() == "set()"

@@ -73,22 +73,21 @@ def _layers(
 
 
 def _extents(layer: np.ndarray) -> dict[int, str]:
-    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label in one pass over the slices."""
-    boxes: dict[int, list[int]] = {}
+    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label, in one pass over the slices."""
+    present = [np.zeros((int(layer.max(initial=0)) + 1, size), dtype=bool) for size in layer.shape]
     for k in range(layer.shape[2]):
-        plane = layer[:, :, k]
-        for label in np.flatnonzero(np.bincount(plane.ravel(order="K"))[1:]) + 1:
-            found = plane == label
-            rows, columns = np.flatnonzero(found.any(axis=1)), np.flatnonzero(found.any(axis=0))
-            box = [int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1]), k, k]
-            boxes[int(label)] = _united(boxes.get(int(label)), box)
-    return {label: " ".join(map(str, box)) for label, box in boxes.items()}
+        plane = layer[:, :, k].ravel(order="F")
+        voxels = np.flatnonzero(plane)
+        labels = plane[voxels]
+        present[0][labels, voxels % layer.shape[0]] = True
+        present[1][labels, voxels // layer.shape[0]] = True
+        present[2][labels, k] = True
+    return {int(label): _extent(label, present) for label in np.flatnonzero(present[2].any(axis=1))}
 
 
-def _united(box: list[int] | None, other: list[int]) -> list[int]:
-    if box is None:
-        return other
-    return [(min if side % 2 == 0 else max)(pair) for side, pair in enumerate(zip(box, other, strict=True))]
+def _extent(label: int, present: list[np.ndarray]) -> str:
+    places = [np.flatnonzero(axis[label]) for axis in present]
+    return " ".join(f"{place[0]} {place[-1]}" for place in places)
 
 
 def _segment_entries(structure: Structure, layer: int, extent: str, provenance: Mapping[str, str]) -> dict[str, str]:
