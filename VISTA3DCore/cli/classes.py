@@ -62,10 +62,12 @@ def _config(model: str) -> ModelConfig:
 
     if model in REGISTRY and (config := REGISTRY[model].config) is not None:
         return config
-    from VISTA3DCore.network.checkpoints import inspect_checkpoint
     from VISTA3DCore.network.store import ModelStore
 
-    return inspect_checkpoint(ModelStore().resolve(model))[0]
+    path = ModelStore().resolve(model)
+    from VISTA3DCore.network.checkpoints import inspect_checkpoint
+
+    return inspect_checkpoint(path)[0]
 
 
 def _selected(labels: Catalogue, search: str, group: str) -> list[Structure]:

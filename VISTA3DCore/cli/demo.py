@@ -43,6 +43,9 @@ def demo(
     - `vista3d demo`
     - `vista3d demo -o /tmp/demo --phantom`
     """
+    from VISTA3DCore.cli.preview import require_matplotlib
+
+    require_matplotlib()
     _make_folder(output)
     with spoken_warnings(), Reporter() as reporter:
         sample = _sample(phantom, reporter.progress.part(0.0, 0.1))
@@ -69,7 +72,7 @@ class _Show:
     def show(self) -> None:
         rows = [row for row in self.rows if row.voxels or row.dice is not None]
         out.print(statistics_table(rows, "Dice"))
-        say(f"{self.sample.origin} The model '{self.model}' was not trained on it.")
+        say(self.sample.origin + (" The model 'mini' was not trained on it." if self.model == "mini" else ""))
         if self.mean_dice is not None:
             say(f"Mean Dice of these structures: {self.mean_dice:.2f}. {self.sample.reference_origin}")
         say(f"Took {duration(self.outcome.seconds)} on {self.outcome.device}. Wrote:")

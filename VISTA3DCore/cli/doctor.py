@@ -135,8 +135,6 @@ def _problems(report: dict[str, Any]) -> list[str]:
         from VISTA3DCore.inference.devices import known_problems
 
         problems += known_problems()
-    if not torch or not report["packages"]["monai"]:
-        problems.append("The engine's runtime is incomplete; install it with: pip install 'vista3d-core[cpu]'.")
     if system["ram_gib"] < _NEEDED_RAM_GIB:
         problems.append(f"{system['ram_gib']} GiB of memory are little for the full model; use 'mini' or a --roi.")
     if system["disk_free_gib"] < _NEEDED_DISK_GIB:
@@ -148,7 +146,7 @@ def _advice(report: dict[str, Any]) -> str:
     """Return the one thing to do or know next."""
     torch = report["torch"]
     if not torch or "error" in torch or not report["packages"]["monai"]:
-        return "Install the runtime first, then run this again: pip install 'vista3d-core[cpu]'."
+        return "The engine's runtime is incomplete; install it, then run this again: pip install 'vista3d-core[cpu]'."
     present = [name for name, state in report["models"].items() if state in ("present", "verified")]
     if "vista3d-ct" in present:
         return f"Ready for 'vista3d segment', which will run {_where(torch)}."

@@ -77,6 +77,7 @@ class Reporter:
         if self.progress.cancelled:
             raise KeyboardInterrupt
         self.progress.cancel()
+        self._bar.update(self._task, description="Stopping", left=None)
 
 
 class _Estimate:

@@ -33,7 +33,7 @@ class Staging:
 
         :raises OutputError: if the destination's folder is not writable.
         """
-        folder = destination.absolute().parent
+        folder = destination.parent
         if folder not in self._folders:
             try:
                 self._folders[folder] = Path(tempfile.mkdtemp(prefix=".vista3d-", dir=folder))
@@ -42,7 +42,7 @@ class Staging:
         return self._folders[folder] / destination.name
 
     def commit(self) -> list[Path]:
-        """Move everything to its destination and return the files' paths.
+        """Move everything to its destination and return the files' paths, relative where the destinations were.
 
         :raises OutputError: if a file cannot be placed.
         """

@@ -18,13 +18,17 @@ def statistics_table(rows: list[StructureStatistics], dice_title: str | None = N
     for title in ("volume ml", "mean HU", "SD HU", *([dice_title] if dice_title else [])):
         table.add_column(title, justify="right")
     for row in sorted(rows, key=lambda row: -row.volume_ml):
-        cells = [_volume(row.volume_ml), _number(row.mean_hu, "{:.0f}"), _number(row.sd_hu, "{:.0f}")]
+        cells = [
+            _volume(row.volume_ml) if row.voxels else "-",
+            _number(row.mean_hu, "{:.0f}"),
+            _number(row.sd_hu, "{:.0f}"),
+        ]
         table.add_row(row.display_name, *cells, *([_number(row.dice, "{:.2f}")] if dice_title else []))
     return table
 
 
 def _volume(ml: float) -> str:
-    return f"{ml:.1f}" if ml < 100 else f"{ml:.0f}"
+    return f"{ml:.{2 if ml < 1 else 1 if ml < 100 else 0}f}"
 
 
 def _number(value: float | None, layout: str) -> str:
