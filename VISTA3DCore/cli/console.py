@@ -31,7 +31,7 @@ def print_error(sentence: str) -> None:
 
 def print_json(value: object) -> None:
     """Write a machine-readable result to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager
