@@ -11,7 +11,7 @@ from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
 
 # Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
-_CHUNK = {"cpu": 1 << 13}
+_CHUNK = {"cpu": 1 << 14}
 _CHUNK_ON_GPU = 1 << 20
 
 
@@ -30,18 +30,23 @@ class ClassScores:
         self._matrix = backend.class_matrix([*self.exclusive, *self.overlapping]).T.contiguous()
         self._values = torch.tensor(self.exclusive, dtype=torch.int32)
 
-    @torch.inference_mode()
     def classify(self, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels [n] (uint16, catalogue indices, 0 where no exclusive score is positive) and masks [m, n].
+        """Return labels [n] (uint16) and masks [m, n] (bool) of voxels with features [C, n] (float32)."""
+        return self.decide(self.score(features))
+
+    @torch.inference_mode()
+    def score(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the scores [n, K], exclusive classes first, of voxels with features [C, n]."""
+        return features.T @ self._matrix.to(features.device)
+
+    @torch.inference_mode()
+    def decide(self, scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels (catalogue indices, 0 where no exclusive score is positive) and masks (positive scores).
 
         The first of equal scores wins, as in ``VistaPostTransformd`` of monai/apps/vista3d/transforms.py.
-
-        :param features: [C, n], float32.
         """
-        scores = features.T @ self._matrix.to(features.device)
         count = len(self.exclusive)
-        masks = (scores[:, count:] > 0).T.cpu().numpy()
-        return self._labels(scores[:, :count]), masks
+        return self._labels(scores[:, :count]), (scores[:, count:] > 0).T.cpu().numpy()
 
     def _labels(self, scores: torch.Tensor) -> np.ndarray:
         if not scores.shape[1]:
