@@ -205,10 +205,10 @@ def _report(options: argparse.Namespace, forward: dict, results: dict[str, dict]
 
 
 def _header(options: argparse.Namespace, forward: dict) -> str:
+    sizes = f"window {options.window}^3, width {options.width}, 117 classes"
+    machine = f"{platform.processor() or platform.machine()}, {options.threads} threads, load {os.getloadavg()[0]:.1f}"
     return (
-        f"{options.size}^3 voxels at {MODEL_SPACING} mm, 117 classes; window {options.window}^3, width {options.width}\n"
-        f"{platform.processor() or platform.machine()}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, "
-        f"{_versions()}, float32\n"
+        f"{options.size}^3 voxels of {MODEL_SPACING} mm, {sizes}\n{machine}, {_versions()}, float32\n"
         f"one window's forward pass: {forward['seconds']:.1f} s, {forward['peak'] / 1e6:.0f} MB\n"
     )
 

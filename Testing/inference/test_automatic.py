@@ -10,7 +10,7 @@ from reference_pipeline import CountingBackend, Reference, random_image, seeded_
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.inference.automatic import ClassScores, LabelMap, score_block
-from VISTA3DCore.inference.feature_map import FeaturePass
+from VISTA3DCore.inference.feature_map import FeatureMap, FeaturePass
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
@@ -38,15 +38,21 @@ def streamed_labels(backend, image, preset, structures=EVERYTHING) -> LabelMap:
 
 
 def retained_labels(backend, image, preset, dtype=torch.float32) -> LabelMap:
-    features = feature_pass(backend, image, preset).retain(Progress(), dtype)
-    label_map = LabelMap(ClassScores(backend, EVERYTHING), image.shape)
+    return labels_of(feature_pass(backend, image, preset).retain(Progress(), dtype), backend)
+
+
+def labels_of(features: FeatureMap, backend) -> LabelMap:
+    label_map = LabelMap(ClassScores(backend, EVERYTHING), tuple(features.features.shape[1:]))
     for block in features.blocks():
         label_map.take(block)
     return label_map
 
 
 def scores(backend, image, preset, indices) -> np.ndarray:
-    features = feature_pass(backend, image, preset).retain(Progress())
+    return scores_of(feature_pass(backend, image, preset).retain(Progress()), backend, indices)
+
+
+def scores_of(features: FeatureMap, backend, indices) -> np.ndarray:
     matrix = backend.class_matrix(indices)
     volumes = [
         np.concatenate([score_block(block, vector) for block in features.blocks()], axis=features.axis)
@@ -162,7 +168,8 @@ def test_a_full_size_window_equals_monai(shape):
     image = random_image(shape, seed=6)
     logits = Reference(network, config).logits(image, INDICES, "bundle")
     backend = CountingBackend(network, config)
-    ours = scores(backend, image, "bundle", INDICES)
+    features = feature_pass(backend, image, "bundle").retain(Progress())
+    ours = scores_of(features, backend, INDICES)
     np.testing.assert_allclose(ours, logits[0].numpy(), rtol=0, atol=LOGIT_TOLERANCE)
-    labels = retained_labels(backend, image, "bundle").labels
+    labels = labels_of(features, backend).labels
     assert np.mean(labels == reference_labels(logits, INDICES)) >= 0.9999

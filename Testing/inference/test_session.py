@@ -10,9 +10,10 @@ from reference_chain import ct_phantom
 from reference_pipeline import TINY, CountingBackend, seeded_network
 
 from VISTA3DCore import Progress, Segmenter, Volume
-from VISTA3DCore.errors import Cancelled, DeviceError, InputError, UnknownStructureError
+from VISTA3DCore.errors import Cancelled, DeviceError, InputError, ModelError, UnknownStructureError
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.inference.session import Session
+from VISTA3DCore.network.checkpoints import save_checkpoint
 
 CONFIG = replace(TINY, spacing=(4.0, 4.0, 4.0), name="test", classes=(1, 3, 6, 14, 26, 132))
 AFFINE = np.array([[2.0, 0, 0, -80], [0, 2.0, 0, -60], [0, 0, 3.0, -90], [0, 0, 0, 1]])
@@ -173,6 +174,14 @@ def test_cancelling_stops_within_one_window_and_leaves_the_session_usable(sessio
     assert session.segment("liver")["liver"].any()
 
 
+def test_cancelling_also_stops_the_restoration(session, segmenter):
+    session.segment("liver")
+    progress = Progress(lambda update: progress.cancel() if update.stage == "Restoring" else None)
+    with pytest.raises(Cancelled):
+        session.segment("spleen", progress=progress)
+    assert session.segment("spleen")["spleen"].any()
+
+
 def test_progress_tells_fraction_and_stage(segmenter, volume):
     updates = []
     segmenter.open(volume, updates.append).segment("liver", progress=updates.append)
@@ -197,6 +206,22 @@ def test_what_the_model_does_not_know_is_refused(session):
 def test_unknown_options_name_the_known_ones(session, option, value):
     with pytest.raises(InputError, match="use one of"):
         session.segment("liver", **{option: value})
+
+
+def test_a_model_from_a_file_gives_the_same_labels(network, volume, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, CONFIG, network.state_dict())
+    segmenter = Segmenter.from_pretrained(path, device="cpu")
+    expected = Segmenter.from_network(network, CONFIG).open(volume).segment("everything")
+    found = segmenter.open(volume).segment("everything")
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.provenance["hash"].startswith("sha256:")
+    assert segmenter.device_reason
+
+
+def test_a_model_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ModelError):
+        Segmenter.from_pretrained(tmp_path / "nothing.safetensors")
 
 
 def test_a_missing_device_is_an_error(network):

@@ -9,6 +9,7 @@ import torch
 
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
+from VISTA3DCore.progress import Progress
 
 # Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
 _CHUNK = {"cpu": 1 << 14}
@@ -75,13 +76,17 @@ class LabelMap:
         self.labels = np.zeros(shape, dtype=np.uint16)
         self.masks = {index: np.zeros(shape, dtype=bool) for index in scores.overlapping}
 
-    def take(self, block: Block) -> None:
-        """Label the voxels of one block of features."""
+    def take(self, block: Block, progress: Progress | None = None) -> None:
+        """Label the voxels of one block of features.
+
+        :raises Cancelled: if ``progress`` was cancelled.
+        """
         planes = [slice(None)] * 3
         planes[block.axis] = slice(block.start, block.stop)
         labels = self.labels[tuple(planes)]
         masks = [mask[tuple(planes)] for mask in self.masks.values()]
         for rows in _row_chunks(block.features):
+            Progress.of(progress).check()
             chunk = block.features[:, rows]
             found, inside = classify_voxels(self._scores, chunk.flatten(1))
             labels[rows] = found.reshape(chunk.shape[1:])

@@ -44,8 +44,11 @@ class Grids:
 class Restorer(Protocol):
     """Takes the feature map block by block and gives labels [i, j, k] and masks on the input grid."""
 
-    def take(self, block: Block) -> None:
-        """Use one block."""
+    def take(self, block: Block, progress: Progress | None = None) -> None:
+        """Use one block.
+
+        :raises Cancelled: if ``progress`` was cancelled.
+        """
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return labels (uint16) and masks (bool) after the last block."""
@@ -137,11 +140,12 @@ class SmoothRestorer:
         # Views of the results in the order of the model's axes.
         self._views = [array.transpose(permutation) for array in (self._labels, *self._masks.values())]
 
-    def take(self, block: Block) -> None:
+    def take(self, block: Block, progress: Progress | None = None) -> None:
         """Label the block on the model grid, then every input plane between its planes."""
-        self._map.take(block)
+        self._map.take(block, progress)
         line = self._lines[block.axis]
         for number in np.flatnonzero((line.high >= block.start) & (line.high < block.stop)):
+            Progress.of(progress).check()
             lower, upper = self._plane(block, line.low[number]), self._plane(block, line.high[number])
             self._restore_plane(block.axis, int(line.inside[number]), lower, upper, float(line.weight[number]))
         last = self._plane(block, block.stop - 1)

@@ -190,7 +190,7 @@ class Session:
             grid = self._grid.crop(box)
             restorer = restorer_type(scores, Grids(grid.affine, grid.image.shape, self._affine, self._shape))
             for block in self._blocks(chosen, box, streaming, progress.part(0.0, 0.95)):
-                restorer.take(block)
+                restorer.take(block, progress)
             labels, masks = restorer.result(progress.part(0.95, 1.0))
         if region is not None:
             cut_to_region(region, self._affine, [labels, *masks.values()])
