@@ -7,6 +7,7 @@ import hashlib
 import io
 import struct
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -64,9 +65,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     monkeypatch.setenv("PIP_FIND_LINKS", str(links))
-    monkeypatch.setattr(samples, "PACKAGE_SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
-    monkeypatch.setattr(samples, "MEMBERS_SHA256", hashes)
+    hashes = {
+        f"totalsegmentator-2.18.0/tests/reference_files/{name}": hashlib.sha256(content).hexdigest()
+        for name, content in members.items()
+    }
+    published = replace(samples.PACKAGE, sha256=hashlib.sha256(archive.read_bytes()).hexdigest(), members=hashes)
+    monkeypatch.setattr(samples, "PACKAGE", published)
     return members
 
 
@@ -93,14 +97,18 @@ def test_reference_labels_become_ours_by_name(package: dict[str, bytes]) -> None
 def test_changed_package_is_refused_before_it_can_run_code(
     package: dict[str, bytes], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samples, "PACKAGE_SHA256", "0" * 64)
+    monkeypatch.setattr(samples, "PACKAGE", replace(samples.PACKAGE, sha256="0" * 64))
     with pytest.raises(InputError, match="not the published one"):
         samples.demonstration_ct()
     assert not (home / "samples").exists()
 
 
 def test_changed_member_is_refused(package: dict[str, bytes], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(samples, "MEMBERS_SHA256", {**samples.MEMBERS_SHA256, samples.LABEL_FILE: "0" * 64})
+    hashes = {
+        member: "0" * 64 if samples.LABEL_FILE in member else digest
+        for member, digest in samples.PACKAGE.members.items()
+    }
+    monkeypatch.setattr(samples, "PACKAGE", replace(samples.PACKAGE, members=hashes))
     with pytest.raises(InputError, match="checksum"):
         samples.demonstration_ct()
     assert [path.name for path in (home / "samples").iterdir()] == [samples.CT_FILE]

