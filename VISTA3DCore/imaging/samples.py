@@ -96,7 +96,8 @@ def _reference_labels(path: Path) -> np.ndarray:
     return lookup[labels]
 
 
-def _index_of(name: str) -> int:
+def class_index(name: str) -> int:
+    """Return the index of the structure that a data set's name means, 0 if there is none."""
     try:
         return catalogue().find(name).index
     except UnknownStructureError:
