@@ -41,7 +41,7 @@ def demo(
     **Examples**
 
     - `vista3d demo`
-    - `vista3d demo -o /tmp/demo --phantom`
+    - `vista3d demo -o phantom --phantom`
     """
     from VISTA3DCore.cli.preview import require_matplotlib
 
@@ -49,7 +49,7 @@ def demo(
     _make_folder(output)
     with spoken_warnings(), Reporter() as reporter:
         sample = _sample(phantom, reporter.progress.part(0.0, 0.1))
-        show = _run(sample, output, engine.Wishes(model=model, device=device), reporter.progress)
+        show = _run(sample, output, engine.Wishes(model=model, device=device, restoration="smooth"), reporter.progress)
     if as_json:
         print_json(show.as_json())
     else:
