@@ -103,7 +103,8 @@ def _measure(options: argparse.Namespace) -> dict:
         _run_reference(options, network, config, stages)
     else:
         _run_ours(options, network, config, stages)
-    return {"seconds": time.perf_counter() - started, "stages": dict(stages), "peak": _peak_memory()}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "cpu": time.process_time(), "stages": dict(stages), "peak": _peak_memory()}
 
 
 def _peak_memory() -> int:
@@ -193,6 +194,7 @@ def _report(options: argparse.Namespace, forward: dict, results: dict[str, dict]
         rows.append([f"{stage}, s", *("in network" if value is None else f"{value:.2f}" for value in seconds)])
     rows += [
         ["everything, s", *(f"{result['seconds']:.1f}" for result in results.values())],
+        ["processor time, s", *(f"{result['cpu']:.1f}" for result in results.values())],
         ["peak memory, MB", *(f"{result['peak'] / 1e6:.0f}" for result in results.values())],
         ["above one forward pass, MB", *(f"{result['above'] / 1e6:.0f}" for result in results.values())],
         ["time, ours / reference", "", *(f"{one['seconds'] / reference['seconds']:.2f}" for one in ours)],

@@ -224,8 +224,9 @@ class Session:
         key = preset.name, tuple((axis.start, axis.stop) for axis in box)
         if key not in self._features:
             layout = WindowLayout(self._grid.crop(box).image.shape, self._segmenter.config.window, preset)
-            run = self._pass(layout, box, streaming)
-            if not self._retains(layout, streaming):
+            retained = self._retains(layout, streaming)
+            run = self._pass(layout, box, map_bytes if retained else slab_bytes)
+            if not retained:
                 yield from run.stream(progress, self._dtype)
                 return
             self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
@@ -235,11 +236,10 @@ class Session:
             progress.update(block.start / features.boundaries[-1], "Labelling")
             yield block
 
-    def _pass(self, layout: WindowLayout, box: Box, streaming: bool | None) -> FeaturePass:
+    def _pass(self, layout: WindowLayout, box: Box, size_of_sums: Callable[[WindowLayout, int], int]) -> FeaturePass:
         backend = self._segmenter.backend
         image = torch.from_numpy(self._grid.crop(box).image)[None, None]
-        size = map_bytes if self._retains(layout, streaming) else slab_bytes
-        fits = size(layout, backend.config.width) <= _GPU_SHARE * free_memory(backend.device)
+        fits = size_of_sums(layout, backend.config.width) <= _GPU_SHARE * free_memory(backend.device)
         return FeaturePass(backend, image, layout, backend.device if fits else "cpu")
 
     def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
