@@ -40,8 +40,10 @@ class TorchBackend:
         :param patch: [1, 1, w, w, w], intensities scaled to [0, 1], on any device.
         :return: [C, w, w, w], float32, on this backend's device.
         """
-        decoded = self._network.image_encoder(patch.to(self.device), with_point=False, with_label=True)[1]
-        return self._network.class_head.image_post_mapping(decoded)[0].float()
+        # By default cuDNN rounds float32 convolutions to TF32 (10 bits), which would not be the reference's float32.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            decoded = self._network.image_encoder(patch.to(self.device), with_point=False, with_label=True)[1]
+            return self._network.class_head.image_post_mapping(decoded)[0].float()
 
     @torch.inference_mode()
     def class_matrix(self, indices: Sequence[int]) -> torch.Tensor:
