@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.training.augmentation import RandContrastPhased
+from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased
 from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
 from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
 
@@ -108,6 +108,21 @@ def test_a_contrast_phase_changes_the_organ_and_nothing_far_from_it(tiny_model):
 
     assert (changed[label == 6] - 0.5).abs().mean() > 0.01
     assert torch.equal(changed[:, 10:], image[:, 10:])
+
+
+@given(seed=st.integers(0, 2**16))
+def test_air_beside_the_body_is_background_and_reaches_from_head_to_foot(seed):
+    image, label = torch.full((1, 12, 12, 12), 0.5), torch.full((1, 12, 12, 12), 3, dtype=torch.uint8)
+    transform = RandAirBesided(("image", "label"), prob=1.0)
+    transform.set_random_state(seed)
+
+    result = transform({"image": image, "label": label})
+
+    air = result["image"] == 0
+    assert torch.equal(air, result["label"] == 0)
+    assert (air.all(-1) == air.any(-1)).all()
+    assert air.float().mean() <= 0.75
+    assert (image == 0.5).all()
 
 
 def test_the_index_of_real_cts_gives_training_cases_only(ct_data):
