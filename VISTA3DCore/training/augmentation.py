@@ -41,6 +41,10 @@ CONTRAST_HU = {
 """Mean HU that structures take between a native scan and an arterial or venous phase (ranges seen in clinical CT)."""
 
 
+_LUNG = 0.3
+"""Scaled intensity between lung and soft tissue, about -360 HU."""
+
+
 class RandContrastPhased(Randomizable, MapTransform):
     """Move labelled organs and vessels to a random contrast phase, keeping their texture.
 
@@ -71,9 +75,45 @@ class RandContrastPhased(Randomizable, MapTransform):
                 if inside.any():
                     values = image[inside]
                     change[inside] = (values - values.mean()) * (gain - 1) + target - values.mean()
-        # Organs do not end at a voxel's edge: the change fades over one voxel as a scanner would blur it.
-        smooth = torch.nn.functional.avg_pool3d(change[None], 3, stride=1, padding=1)[0]
-        return (image + smooth).clamp(0, 1)
+        return (image + _blurred(change)).clamp(0, 1)
+
+
+class RandTissueContrastd(Randomizable, MapTransform):
+    """Vary density and texture of every labelled structure and of the tissue around, each by itself.
+
+    Few patients show few scanners, kernels and bone densities; this keeps a network from learning those by heart and
+    leaves it shape and place (the idea of SynthSeg, Billot et al. 2023, on real texture).
+
+    :param keys: the image, scaled to [0, 1]; ``label_key`` holds class indices.
+    """
+
+    def __init__(self, keys: KeysCollection, label_key: str, prob: float = 0.6) -> None:
+        super().__init__(keys)
+        self._label_key, self._prob = label_key, prob
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
+        result = dict(data)
+        if self.R.rand() >= self._prob:
+            return result
+        label = result[self._label_key].long()
+        gain, shift = self.R.uniform(0.6, 1.3, 256), self.R.uniform(-0.02, 0.02, 256)
+        gain, shift = (torch.as_tensor(values, dtype=torch.float32)[label] for values in (gain, shift))
+        for key in self.key_iterator(result):
+            image = result[key]
+            change = (gain - 1) * (image - self._means(image, label)[label]) + shift
+            tissue = (image > _LUNG).float()
+            result[key] = (image + _blurred(change * tissue)).clamp(0, 1)
+        return result
+
+    @staticmethod
+    def _means(image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        sums = torch.zeros(256).index_add_(0, label.flatten(), torch.as_tensor(image).flatten())
+        return sums / label.flatten().bincount(minlength=256).clamp(min=1)
+
+
+def _blurred(change: torch.Tensor) -> torch.Tensor:
+    """Organs do not end at a voxel's edge: a change fades over one voxel, as a scanner would blur it."""
+    return torch.nn.functional.avg_pool3d(change[None], 3, stride=1, padding=1)[0]
 
 
 class RandAirBesided(Randomizable, MapTransform):
@@ -133,12 +173,13 @@ def patch_transform(config: ModelConfig, crop: int) -> Compose:
                 warn=False,
             ),
             RandContrastPhased("image", "label", config),
+            RandTissueContrastd("image", "label"),
             Rand3DElasticd(both, (6, 8), (60, 160), prob=0.1, **spatial),
             RandAffined(both, prob=0.8, shear_range=(0.1,) * 6, **spatial),
             CenterSpatialCropd(both, window),
             RandAirBesided(both),
             RandSimulateLowResolutiond("image", prob=0.15, zoom_range=(0.4, 1.0)),
-            RandGaussianSmoothd("image", (0.4, 0.9), (0.4, 0.9), (0.4, 0.9), prob=0.2),
+            RandGaussianSmoothd("image", (0.4, 1.1), (0.4, 1.1), (0.4, 1.1), prob=0.4),
             RandScaleIntensityd("image", 0.04, prob=0.4),
             RandShiftIntensityd("image", 0.01, prob=0.4),
             RandGaussianNoised("image", prob=0.4, std=0.02),
