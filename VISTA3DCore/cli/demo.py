@@ -49,7 +49,12 @@ def demo(
     _make_folder(output)
     with spoken_warnings(), Reporter() as reporter:
         sample = _sample(phantom, reporter.progress.part(0.0, 0.1))
-        show = _run(sample, output, engine.Wishes(model=model, device=device, restoration="smooth"), reporter.progress)
+        show = _run(
+            sample,
+            output,
+            engine.Wishes(model=model, device=device, preset="paper", restoration="smooth"),
+            reporter.progress,
+        )
     if as_json:
         print_json(show.as_json())
     else:

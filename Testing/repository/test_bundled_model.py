@@ -1,0 +1,58 @@
+"""The small model that the repository carries means something."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+
+from VISTA3DCore import Segmentation, Segmenter, Volume
+from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.evaluation.statistics import dice
+from VISTA3DCore.network.store import ModelStore
+
+CT = catalogue()
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter.from_pretrained("mini", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def demonstration(segmenter, ct_data) -> tuple[Segmentation, np.ndarray]:
+    """Everything in a CT that the model never saw, and TotalSegmentator's labels of it."""
+    folder = ct_data / "ts_example_ct"
+    with segmenter.open(Volume.read(folder / "ct.nii.gz")) as session:
+        found = session.segment("everything")
+    return found, np.asarray(nibabel.load(folder / "label_vista3d.nii.gz").dataobj)
+
+
+def test_it_is_small_and_says_what_it_knows(segmenter):
+    assert ModelStore().resolve("mini").stat().st_size < 20_000_000
+    assert set(segmenter.available) <= {structure.index for structure in CT.everything}
+    assert segmenter.config.window == (48, 48, 48)
+
+
+@pytest.mark.parametrize(("name", "least"), [("liver", 0.6), ("left kidney", 0.3), ("left autochthon", 0.45)])
+def test_organs_of_a_patient_it_never_saw_are_found(demonstration, name, least):
+    found, reference = demonstration
+
+    assert dice(found[name], reference == CT[name].index) > least
+
+
+def test_left_and_right_are_not_confused(demonstration):
+    found, _ = demonstration
+    sides = [found.affine[0, :3] @ np.argwhere(found[name]).mean(0) for name in ("left autochthon", "right autochthon")]
+
+    assert sides[0] < sides[1]  # RAS: the first coordinate grows towards the patient's right
+
+
+def test_a_real_chest_gives_lungs(segmenter, ct_data):
+    volume = Volume.read(ct_data / "ts_pulmonary_report" / "ct.nii.gz")
+    with segmenter.open(volume) as session:
+        lungs = session.segment("lung")
+    found = lungs.labels > 0
+
+    assert found.any()
+    assert volume.array[found].mean() < -500
