@@ -49,7 +49,7 @@ def main() -> None:
         result["above"] = result["peak"] - forward["peak"]
     print(_report(options, forward, results, agreement))
     if options.json:
-        Path(options.json).write_text(json.dumps({"forward": forward, **results}, indent=1))
+        Path(options.json).write_text(json.dumps({"forward": forward, **results}, indent=1), encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:
@@ -109,7 +109,7 @@ def _measure(options: argparse.Namespace) -> dict:
 
 def _peak_memory() -> int:
     """Return the largest resident size of this process so far, in bytes."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 

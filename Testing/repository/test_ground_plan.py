@@ -34,7 +34,7 @@ def _run(*arguments: str) -> str:
 def _imported_modules(path: Path) -> set[str]:
     """Return the full names that a file imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -75,15 +75,18 @@ def test_a_floor_imports_only_floors_below_it(path):
 
 
 def test_the_extension_is_described_alike_everywhere():
-    cmake, entry = (ROOT / "CMakeLists.txt").read_text(), json.loads((ROOT / "VISTA3D.json").read_text())
+    cmake, entry = (
+        (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"),
+        json.loads((ROOT / "VISTA3D.json").read_text(encoding="utf-8")),
+    )
 
     assert re.search(r"^project\((\w+)\)", cmake, re.MULTILINE)[1] == "VISTA3D"
     assert re.search(r"EXTENSION_DEPENDS (.+)\)", cmake)[1].split() == entry["build_dependencies"]
     assert re.search(r'EXTENSION_CATEGORY "(.+)"', cmake)[1] == entry["category"]
     address = re.search(r'EXTENSION_HOMEPAGE "(.+)"', cmake)[1]
     assert entry["scm_url"] == address + ".git"
-    assert address in (ROOT / "VISTA3DCore" / "paths.py").read_text()
-    assert f"scmurl {address}.git" in (ROOT / "VISTA3D.s4ext").read_text()
+    assert address in (ROOT / "VISTA3DCore" / "paths.py").read_text(encoding="utf-8")
+    assert f"scmurl {address}.git" in (ROOT / "VISTA3D.s4ext").read_text(encoding="utf-8")
     for picture in re.findall(rf"{address.replace('github.com', 'raw.githubusercontent.com')}/main/(\S+?)\"", cmake):
         assert (ROOT / picture).is_file(), picture
 
@@ -91,7 +94,7 @@ def test_the_extension_is_described_alike_everywhere():
 def test_every_markdown_link_leads_somewhere():
     broken = []
     for page in [*ROOT.glob("*.md"), *ROOT.glob("Documentation/**/*.md"), *ROOT.glob("Resources/**/*.md")]:
-        targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+        targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
         broken += [
             (page.name, target) for target in targets if "://" not in target and not (page.parent / target).exists()
         ]

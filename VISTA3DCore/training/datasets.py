@@ -81,7 +81,11 @@ def read_index(folder: Path, split: str = "train") -> list[Case]:
     index = folder / "index.json"
     if not index.is_file():
         raise InputError(f"The data folder '{folder}' has no index.json.")
-    entries = [entry for entry in json.loads(index.read_text()) if entry["split"] == split and entry.get("vista3d_ids")]
+    entries = [
+        entry
+        for entry in json.loads(index.read_text(encoding="utf-8"))
+        if entry["split"] == split and entry.get("vista3d_ids")
+    ]
     return [_case(folder, entry) for entry in entries]
 
 
