@@ -58,6 +58,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
+def offline(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Switch the network off; the hub's log shows whether that was obeyed."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return hub
+
+
+@pytest.fixture
 def registry(hub: Hub, released: Path, released_pt: Path) -> dict[str, RegistryEntry]:
     """Return entries of every kind whose files the local hub serves."""
     narrow = RegistryEntry(

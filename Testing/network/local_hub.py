@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from VISTA3DCore.network.config import ModelConfig
 
@@ -132,3 +133,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Keep the test output clean."""
+
+
+def files(folder: Path) -> list[str]:
+    """Return the relative paths of all files in a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def sha256(path: Path) -> str:
+    """Return a file's hash."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -312,7 +312,9 @@ def test_a_stalled_connection_can_be_cancelled(
     threading.Timer(0.5, progress.cancel).start()
     with pytest.raises(Cancelled):
         download(remote, target, progress)
-    assert target.with_name("model.bin.part").stat().st_size % 500_000 == 0
+    kept = target.with_name("model.bin.part").read_bytes()
+    assert len(kept) >= 500_000
+    assert CONTENT.startswith(kept)
 
 
 def test_copying_reports_the_hash_of_what_was_written(tmp_path: Path) -> None:

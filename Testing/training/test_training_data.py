@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased
+from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
 from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
 from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
 
@@ -108,6 +108,21 @@ def test_a_contrast_phase_changes_the_organ_and_nothing_far_from_it(tiny_model):
 
     assert (changed[label == 6] - 0.5).abs().mean() > 0.01
     assert torch.equal(changed[:, 10:], image[:, 10:])
+
+
+@given(seed=st.integers(0, 2**16), air=st.booleans())
+def test_tissue_contrast_moves_each_structure_a_little_and_air_not_at_all(seed, air):
+    image, label = torch.full((1, 16, 16, 16), 0.5), torch.zeros((1, 16, 16, 16), dtype=torch.uint8)
+    label[:, 2:6, 4:12, 4:12] = 1
+    image[:, 10:] = 0.0 if air else 0.5
+    transform = RandTissueContrastd("image", "label", prob=1.0)
+    transform.set_random_state(seed)
+
+    changed = transform({"image": image, "label": label})["image"]
+
+    # Uniform tissue has no texture to amplify: what is left is the shift, whether or not there is air in the patch.
+    assert (changed - image)[:, :9].abs().max() <= 0.02 + 1e-6
+    assert not air or torch.equal(changed[:, 11:], image[:, 11:])
 
 
 @given(seed=st.integers(0, 2**16))

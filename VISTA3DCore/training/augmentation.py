@@ -84,6 +84,8 @@ class RandTissueContrastd(Randomizable, MapTransform):
     Few patients show few scanners, kernels and bone densities; this keeps a network from learning those by heart and
     leaves it shape and place (the idea of SynthSeg, Billot et al. 2023, on real texture).
 
+    Lung and air stay as they are.
+
     :param keys: the image, scaled to [0, 1]; ``label_key`` holds class indices.
     """
 
@@ -100,15 +102,16 @@ class RandTissueContrastd(Randomizable, MapTransform):
         gain, shift = (torch.as_tensor(values, dtype=torch.float32)[label] for values in (gain, shift))
         for key in self.key_iterator(result):
             image = result[key]
-            change = (gain - 1) * (image - self._means(image, label)[label]) + shift
-            tissue = (image > _LUNG).float()
+            tissue = image > _LUNG
+            change = (gain - 1) * (image - self._means(image[tissue], label[tissue])[label]) + shift
             result[key] = (image + _blurred(change * tissue)).clamp(0, 1)
         return result
 
     @staticmethod
-    def _means(image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        sums = torch.zeros(256).index_add_(0, label.flatten(), torch.as_tensor(image).flatten())
-        return sums / label.flatten().bincount(minlength=256).clamp(min=1)
+    def _means(values: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the values [n] of each label [n]; air must not be among them."""
+        sums = torch.zeros(256).index_add_(0, labels, torch.as_tensor(values))
+        return sums / labels.bincount(minlength=256).clamp(min=1)
 
 
 def _blurred(change: torch.Tensor) -> torch.Tensor:
