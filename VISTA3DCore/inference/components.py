@@ -1,0 +1,132 @@
+"""Connected components of 3-D masks: all of them at once, or only the one that holds a voxel.
+
+SimpleITK labels (run lengths, union-find, several threads); Documentation/decisions/0004-connected-components.md has
+the measurements. It knows neighbours by faces (6) and by faces, edges and corners (26).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+
+from VISTA3DCore.errors import InputError
+
+Box = tuple[slice, slice, slice]
+CONNECTIVITIES = (6, 26)
+# Half the side, in voxels, of the box in which the search for one component begins: labelling it takes a millisecond.
+_FIRST_HALF_SIDE = 24
+
+
+def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarray, int]:
+    """Number the connected components of a mask.
+
+    Time grows with the mask's bounding box. Any memory layout is as fast as C order.
+
+    :param mask: bool [i, j, k].
+    :param connectivity: 6 or 26 neighbours.
+    :return: labels int32 [i, j, k] (0 = background) and their number n. Labels are 1..n, in the order in which the
+        components' first voxels lie in memory.
+    :raises InputError: if the connectivity is another, or the mask not three-dimensional.
+    """
+    mask = np.asarray(mask, dtype=bool)
+    _check(mask, connectivity)
+    slowest_first = np.argsort([-abs(stride) for stride in mask.strides], kind="stable")
+    in_memory_order = mask.transpose(slowest_first)
+    labels = np.zeros(in_memory_order.shape, dtype=np.int32)
+    box = bounding_box(in_memory_order)
+    if box is None:
+        return labels.transpose(np.argsort(slowest_first)), 0
+    labels[box], count = _label(in_memory_order[box], connectivity)
+    return labels.transpose(np.argsort(slowest_first)), count
+
+
+def bounding_box(mask: np.ndarray) -> Box | None:
+    """Return the smallest box that holds the True voxels of a bool array [i, j, k], or None if there are none."""
+    rows = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not rows.size:
+        return None
+    first = slice(int(rows[0]), int(rows[-1]) + 1)
+    plane = mask[first].any(axis=0)
+    others = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+    return (first, *(slice(int(found[0]), int(found[-1]) + 1) for found in others))
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """One component: ``mask`` (bool) within ``box``, a part of the array that was searched."""
+
+    box: Box
+    mask: np.ndarray
+
+    def holds(self, voxel: Sequence[int]) -> bool:
+        """Return whether a voxel [3] of the whole array belongs to it."""
+        inside = all(part.start <= index < part.stop for part, index in zip(self.box, voxel, strict=True))
+        return inside and bool(
+            self.mask[tuple(int(index) - part.start for part, index in zip(self.box, voxel, strict=True))]
+        )
+
+    def voxel_count(self) -> int:
+        """Return its number of voxels."""
+        return int(np.count_nonzero(self.mask))
+
+
+@dataclass(eq=False)
+class ComponentsOnDemand:
+    """The components of a mask, each found when first asked for, in a box that grows until it holds the component.
+
+    :param mask: bool [i, j, k]; must not change.
+    :param connectivity: 6 or 26.
+    :raises InputError: if the connectivity is another, or the mask not three-dimensional.
+    """
+
+    mask: np.ndarray
+    connectivity: int = 26
+    _found: list[Component] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check(self.mask, self.connectivity)
+
+    def at(self, voxel: Sequence[int]) -> Component:
+        """Return the component of a voxel [3] in which the mask is True."""
+        for component in self._found:
+            if component.holds(voxel):
+                return component
+        self._found.append(_component_at(self.mask, np.asarray(voxel), self.connectivity))
+        return self._found[-1]
+
+
+def _check(mask: np.ndarray, connectivity: int) -> None:
+    if mask.ndim != 3:
+        raise InputError(f"Components are searched in three dimensions; the mask has {mask.ndim}.")
+    if connectivity not in CONNECTIVITIES:
+        raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbours.")
+
+
+def _label(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, int]:
+    labeller = sitk.ConnectedComponentImageFilter()
+    labeller.SetFullyConnected(connectivity == 26)
+    labels = labeller.Execute(sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8)))
+    return sitk.GetArrayFromImage(labels).view(np.int32), labeller.GetObjectCount()
+
+
+def _component_at(mask: np.ndarray, voxel: np.ndarray, connectivity: int) -> Component:
+    low, high = np.maximum(voxel - _FIRST_HALF_SIDE, 0), np.minimum(voxel + _FIRST_HALF_SIDE + 1, mask.shape)
+    while True:
+        box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+        labels, _ = label_components(mask[box], connectivity)
+        component = labels == labels[tuple(voxel - low)]
+        at_start, at_stop = _touched_sides(component)
+        grows = (at_start & (low > 0), at_stop & (high < mask.shape))
+        if not np.any(grows):
+            return Component(box, component)
+        side = high - low
+        low, high = np.maximum(low - side * grows[0], 0), np.minimum(high + side * grows[1], mask.shape)
+
+
+def _touched_sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each axis whether a mask has voxels in the first, and in the last layer: two bool [3]."""
+    layers = [(mask.take(0, axis), mask.take(-1, axis)) for axis in range(3)]
+    return tuple(np.array([layer.any() for layer in side]) for side in zip(*layers, strict=True))
