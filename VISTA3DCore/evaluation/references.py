@@ -1,0 +1,227 @@
+"""Reference label maps: which voxels are which structure, alone or in a folder of cases with an ``index.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
+from VISTA3DCore.errors import InputError, UnknownStructureError
+from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
+from VISTA3DCore.imaging.readers import read_volume
+from VISTA3DCore.imaging.volume import Volume
+
+# Grids are the same if no voxel lies farther apart than this share of the smallest spacing: rounding in headers.
+_GRID_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a label value stands for: a name, and the indices of the structures that it holds (none if unknown)."""
+
+    name: str
+    indices: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReferenceCase:
+    """An image with reference labels.
+
+    :param name: for reports.
+    :param image: the CT.
+    :param labels: label map on the same grid.
+    :param meanings: what its values stand for; None: they are catalogue indices.
+    """
+
+    name: str
+    image: Path
+    labels: Path
+    meanings: Mapping[int, Meaning] | None = field(default=None, hash=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One structure of a reference.
+
+    :param name: for reports.
+    :param mask: bool [i, j, k] on the image's grid, not empty.
+    :param structure: what the model may be told; None where the catalogue has nothing for it.
+    """
+
+    name: str
+    mask: np.ndarray
+    structure: Structure | None
+
+
+class Reference:
+    """A label map and what its values stand for.
+
+    :param labels: integers [i, j, k] on the image's grid.
+    :param meanings: value -> :class:`Meaning`; None: values are catalogue indices.
+    """
+
+    def __init__(self, labels: np.ndarray, meanings: Mapping[int, Meaning] | None, catalogue: Catalogue) -> None:
+        present = (int(value) for value in np.unique(labels) if value)
+        if meanings is None:
+            meanings = {one.index: Meaning(one.name, (one.index,)) for one in catalogue}
+        self._labels, self._catalogue = labels, catalogue
+        self._meanings = {value: meanings[value] for value in present if value in meanings}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the reference holds, by value."""
+        return tuple(meaning.name for meaning in self._meanings.values())
+
+    def targets(self, requests: Iterable[str], available: Iterable[int]) -> list[Target]:
+        """Return the structures asked for that both the reference and the model know.
+
+        :param requests: names as :meth:`Catalogue.resolve` takes them; ``everything`` stands for all of the reference.
+        :param available: indices of the model.
+        :raises UnknownStructureError: for an unknown name, or one that the model does not know.
+        """
+        known = set(available)
+        wanted: list[Structure] = []
+        for request in requests:
+            if _is_everything(request):
+                held = [meaning.indices[0] for meaning in self._meanings.values() if len(meaning.indices) == 1]
+                wanted += [self._catalogue[index] for index in held if index in known]
+            else:
+                wanted += self._catalogue.resolve(request, known)
+        masks = ((one, self._mask(lambda meaning, one=one: meaning.indices == (one.index,))) for one in unique(wanted))
+        return [Target(one.name, mask, one) for one, mask in masks if mask is not None]
+
+    def objects(self, requests: Iterable[str]) -> list[Target]:
+        """Return what is asked for as objects of which the model is told nothing (zero-shot).
+
+        :param requests: names in the reference or of the catalogue; ``everything`` stands for all of the reference.
+        """
+        names: list[str] = []
+        for request in requests:
+            names += self.names if _is_everything(request) else self._names_for(request)
+        masks = ((name, self._mask(lambda meaning, name=name: meaning.name == name)) for name in unique(names))
+        return [Target(name, mask, None) for name, mask in masks if mask is not None]
+
+    def _names_for(self, request: str) -> list[str]:
+        exact = [name for name in self.names if name.lower() == request.lower()]
+        if exact:
+            return exact
+        try:
+            indices = {(one.index,) for one in self._catalogue.resolve(request)}
+        except UnknownStructureError:
+            return []
+        return [meaning.name for meaning in self._meanings.values() if meaning.indices in indices]
+
+    def _mask(self, fits: Callable[[Meaning], bool]) -> np.ndarray | None:
+        values = [value for value, meaning in self._meanings.items() if fits(meaning)]
+        return np.isin(self._labels, values) if values else None
+
+
+def read_labels(path: Path, volume: Volume) -> np.ndarray:
+    """Read a reference label map (NIfTI, NRRD, MHA) on the grid of an image.
+
+    :return: integers [i, j, k].
+    :raises InputError: if it cannot be read, holds no whole numbers, or has another geometry.
+    """
+    reference = read_volume(path)
+    if reference.shape != volume.shape or not _same_place(reference.affine, volume.affine, volume.shape):
+        raise InputError(
+            f"The reference '{path.name}' has another geometry than the image '{volume.name}'; "
+            "resample it onto the image with nearest-neighbour interpolation first."
+        )
+    if reference.array.dtype.kind == "f":
+        whole = np.rint(reference.array)
+        if not np.array_equal(whole, reference.array):
+            raise InputError(f"The reference '{path.name}' holds fractions; a label map of whole numbers is needed.")
+        return whole.astype(np.int32)
+    return reference.array
+
+
+def read_meanings(path: Path, catalogue: Catalogue) -> dict[int, Meaning]:
+    """Read what label values stand for from JSON: ``{"1": "liver", "2": 14, "3": [30, 31, 32], "4": "my lesion"}``.
+
+    A name that the catalogue does not know stands for an object without class. Lists are unions of structures.
+
+    :raises InputError: if the file cannot be read or does not have this form.
+    """
+    table = _read_json(path)
+    if not isinstance(table, dict):
+        raise InputError(f'\'{path.name}\' must map label values to structures, such as {{"1": "liver"}}.')
+    try:
+        return {int(value): _meaning(entry, catalogue) for value, entry in table.items()}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"'{path.name}' must map whole numbers to names, indices or lists of indices.") from error
+
+
+def read_cases(folder: Path, split: str) -> list[ReferenceCase]:
+    """Return the cases with labels of a data folder's ``index.json``.
+
+    Each entry gives ``id``, ``split``, ``image``, ``label``, ``vista3d_ids`` (value -> class indices) and
+    ``label_names`` (value -> name).
+
+    :raises InputError: if there is no index or no case of this split.
+    """
+    index = folder / "index.json"
+    if not index.is_file():
+        raise InputError(f"The data folder '{folder}' has no index.json.")
+    entries = _read_json(index)
+    try:
+        cases = [_case(folder, one) for one in entries if one["split"] == split and one.get("label")]
+        splits = sorted({one["split"] for one in entries if one.get("label")})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"'{index}' lacks what an entry needs: id, split, image and label.") from error
+    if not cases:
+        raise InputError(f"The data folder '{folder}' has no labelled case in '{split}'; it has {', '.join(splits)}.")
+    return cases
+
+
+def unique(items: Iterable) -> list:
+    """Return the items without repetitions, in order."""
+    return list(dict.fromkeys(items))
+
+
+def _case(folder: Path, entry: Mapping[str, Any]) -> ReferenceCase:
+    ids = entry.get("vista3d_ids") or {}
+    names = entry.get("label_names") or {}
+    meanings = {
+        int(value): Meaning(str(names.get(value, value)), tuple(ids.get(value, ()))) for value in {**names, **ids}
+    }
+    return ReferenceCase(entry["id"], folder / entry["image"], folder / entry["label"], meanings)
+
+
+def _meaning(entry: Any, catalogue: Catalogue) -> Meaning:
+    if isinstance(entry, list):
+        members = [catalogue.find(one) for one in entry]
+        return Meaning(" + ".join(one.name for one in members), tuple(one.index for one in members))
+    if isinstance(entry, bool) or not isinstance(entry, (str, int)):
+        raise TypeError(entry)
+    try:
+        structure = catalogue.find(entry)
+    except UnknownStructureError:
+        if isinstance(entry, int):
+            raise
+        return Meaning(entry)
+    return Meaning(structure.name, (structure.index,))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise InputError(f"'{path}' is not valid JSON ({error}).") from error
+
+
+def _is_everything(request: str) -> bool:
+    return request.strip().lower() in ("everything", "all")
+
+
+def _same_place(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> bool:
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(shape) - 1)
+    apart = np.linalg.norm(apply_affine(first, corners) - apply_affine(second, corners), axis=1)
+    return bool(apart.max() <= _GRID_TOLERANCE * spacing_of(second).min())
