@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from VISTA3DCore import __version__
-from VISTA3DCore.cli import classes, demo, doctor, models, segment
+from VISTA3DCore.cli import classes, demo, doctor, evaluate, models, segment
 from VISTA3DCore.cli.console import print_error
 from VISTA3DCore.errors import Cancelled, VistaError
 
@@ -98,5 +98,6 @@ def _belongs_to_parser(error: Exception) -> bool:
 app.command()(segment.segment)
 app.command()(classes.classes)
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
 app.command()(demo.demo)
 app.command()(doctor.doctor)

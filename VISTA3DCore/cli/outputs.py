@@ -44,7 +44,7 @@ class Outputs:
             check_file(path, "the segmentation")
         for extra, what, suffix in ((statistics, "the statistics", ".csv"), (preview, "the preview", ".png")):
             if extra is not None:
-                _check_extra(extra, what, suffix)
+                check_extra(extra, what, suffix)
         _check_distinct(image, [path, *filter(None, (statistics, preview))])
         if preview is not None:
             from VISTA3DCore.cli.preview import require_matplotlib
@@ -88,7 +88,11 @@ def _check_folder(folder: Path, image: Path) -> None:
     check_file(folder / "structure", "the segmentation") if folder.is_dir() else check_file(folder, "the segmentation")
 
 
-def _check_extra(path: Path, what: str, suffix: str) -> None:
+def check_extra(path: Path, what: str, suffix: str) -> None:
+    """Check that a file of one type can appear at a path.
+
+    :raises OutputError: if its name ends differently, or as :func:`check_file`.
+    """
     if path.suffix.lower() != suffix:
         raise OutputError(f"'{path}' does not end with {suffix}; {what} can be written as {suffix} only.")
     check_file(path, what)
