@@ -91,3 +91,12 @@ class Structure:
         category, kind = (self.category, self.type) if self.category and self.type else (TISSUE, TISSUE)
         fields = [context, category, kind, self.type_modifier, _ANATOMIC_CONTEXT, self.region, self.region_modifier]
         return "~".join("^^" if field is None else str(field) for field in fields)
+
+
+# Beyond the indices of every label set, and a label that still fits into uint16.
+NEW_OBJECT_INDEX = 1000
+
+
+def new_object() -> Structure:
+    """Return a stand-in for an object that no label set knows; its code says no more than "tissue"."""
+    return Structure(NEW_OBJECT_INDEX, "new object", "New object", "lesions", (255, 214, 10), overlapping=True)

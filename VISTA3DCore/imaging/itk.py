@@ -18,12 +18,31 @@ def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     :raises InputError: if it is not a scalar volume or damaged.
     """
+    return from_sitk(_image(path), path.name)
+
+
+def read_layers(path: Path) -> tuple[list[np.ndarray], np.ndarray, dict[str, str]]:
+    """Read a file whose voxels may hold several values, such as a segmentation with overlapping layers.
+
+    :return: one array [i, j, k] for each value of a voxel, the affine to RAS mm, and the header's keys and values.
+    :raises InputError: if it is not a volume or damaged.
+    """
+    image = _image(path)
+    entries = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    if image.GetNumberOfComponentsPerPixel() == 1:
+        array, affine = from_sitk(image, path.name)
+        return [array], affine, entries
+    if image.GetDimension() != 3:
+        raise InputError(f"'{path.name}' has {image.GetDimension()} dimensions; a volume with three is needed.")
+    return list(sitk.GetArrayFromImage(image).T), _affine_of(image), entries
+
+
+def _image(path: Path) -> sitk.Image:
     try:
         with quiet_itk():
-            image = sitk.ReadImage(str(path))
+            return sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(_reason(path, str(error))) from error
-    return from_sitk(image, path.name)
 
 
 def from_sitk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +56,14 @@ def from_sitk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"'{name}' is a colour or vector image; a CT in Hounsfield units is needed.")
     if image.GetDimension() != 3:
         raise InputError(f"'{name}' has {image.GetDimension()} dimensions; a volume with three is needed.")
+    return sitk.GetArrayFromImage(image).T, _affine_of(image)
+
+
+def _affine_of(image: sitk.Image) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).T, lps_to_ras(affine)
+    return lps_to_ras(affine)
 
 
 def _reason(path: Path, message: str) -> str:
