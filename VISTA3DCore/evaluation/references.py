@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from VISTA3DCore.imaging.volume import Volume
 
 # Grids are the same if no voxel lies farther apart than this share of the smallest spacing: rounding in headers.
 _GRID_TOLERANCE = 0.05
+# Where a reference labels a part on its own, the whole contains it: hepatic vessel and tumor in the liver, pancreatic
+# tumor, trachea in the airway (MERGE_LIST, upstream vista3d/scripts/utils/workflow_utils.py).
+_PARTS = {1: (25, 26), 4: (24,), 132: (57,)}
 
 
 @dataclass(frozen=True)
@@ -44,18 +47,18 @@ class ReferenceCase:
     meanings: Mapping[int, Meaning] | None = field(default=None, hash=False)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Target:
     """One structure of a reference.
 
     :param name: for reports.
-    :param mask: bool [i, j, k] on the image's grid, not empty.
-    :param structure: what the model may be told; None where the catalogue has nothing for it.
+    :param values: the label values that make it up; all of them occur.
+    :param structure: what the model may be told; None for an object of which it is told nothing.
     """
 
     name: str
-    mask: np.ndarray
-    structure: Structure | None
+    values: tuple[int, ...]
+    structure: Structure | None = None
 
 
 class Reference:
@@ -87,13 +90,9 @@ class Reference:
         known = set(available)
         wanted: list[Structure] = []
         for request in requests:
-            if _is_everything(request):
-                held = [meaning.indices[0] for meaning in self._meanings.values() if len(meaning.indices) == 1]
-                wanted += [self._catalogue[index] for index in held if index in known]
-            else:
-                wanted += self._catalogue.resolve(request, known)
-        masks = ((one, self._mask(lambda meaning, one=one: meaning.indices == (one.index,))) for one in unique(wanted))
-        return [Target(one.name, mask, one) for one, mask in masks if mask is not None]
+            wanted += self._all_known(known) if _is_everything(request) else self._catalogue.resolve(request, known)
+        targets = (Target(one.name, self._values_of(one), one) for one in unique(wanted))
+        return [target for target in targets if target.values]
 
     def objects(self, requests: Iterable[str]) -> list[Target]:
         """Return what is asked for as objects of which the model is told nothing (zero-shot).
@@ -103,8 +102,15 @@ class Reference:
         names: list[str] = []
         for request in requests:
             names += self.names if _is_everything(request) else self._names_for(request)
-        masks = ((name, self._mask(lambda meaning, name=name: meaning.name == name)) for name in unique(names))
-        return [Target(name, mask, None) for name, mask in masks if mask is not None]
+        return [Target(name, self._values_named(name)) for name in unique(names)]
+
+    def mask(self, target: Target) -> np.ndarray:
+        """Return a target's voxels, bool [i, j, k]."""
+        return np.isin(self._labels, target.values)
+
+    def _all_known(self, known: set[int]) -> list[Structure]:
+        single = [meaning.indices[0] for meaning in self._meanings.values() if len(meaning.indices) == 1]
+        return [self._catalogue[index] for index in single if index in known]
 
     def _names_for(self, request: str) -> list[str]:
         exact = [name for name in self.names if name.lower() == request.lower()]
@@ -116,9 +122,17 @@ class Reference:
             return []
         return [meaning.name for meaning in self._meanings.values() if meaning.indices in indices]
 
-    def _mask(self, fits: Callable[[Meaning], bool]) -> np.ndarray | None:
-        values = [value for value, meaning in self._meanings.items() if fits(meaning)]
-        return np.isin(self._labels, values) if values else None
+    def _values_named(self, name: str) -> tuple[int, ...]:
+        return tuple(value for value, meaning in self._meanings.items() if meaning.name == name)
+
+    def _values_of(self, structure: Structure) -> tuple[int, ...]:
+        """Return the values of a structure and of what belongs to it; none without the structure itself."""
+        own = {(structure.index,)}
+        if own.isdisjoint(meaning.indices for meaning in self._meanings.values()):
+            return ()
+        if self._catalogue.name == "vista3d-ct":
+            own |= {(part,) for part in _PARTS.get(structure.index, ())}
+        return tuple(value for value, meaning in self._meanings.items() if meaning.indices in own)
 
 
 def read_labels(path: Path, volume: Volume) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -156,25 +157,37 @@ def _draw(curves: Sequence[Curve], title: str) -> Figure:
     summaries = summarise(curves)
     figure = Figure(figsize=(7.6, 5.2), facecolor="white", layout="constrained")
     axes = figure.add_subplot()
-    for summary, color in zip(summaries, _COLORS * len(summaries), strict=False):
-        _draw_group(axes, summary, [curve for curve in curves if summary.holds(curve)], color)
+    heights = _spread([summary.mean[-1] for summary in summaries])
+    for n, summary in enumerate(summaries):
+        members = [curve for curve in curves if summary.holds(curve)]
+        _draw_group(axes, summary, members, heights[n], _COLORS[n % len(_COLORS)])
     _label_axes(axes, max(len(summary.mean) for summary in summaries) - 1, title)
     return figure
 
 
-def _draw_group(axes: Axes, summary: Summary, curves: Sequence[Curve], color: str) -> None:
+def _draw_group(axes: Axes, summary: Summary, curves: Sequence[Curve], height: float, color: str) -> None:
+    """Draw single curves, their middle half and their mean, whose last value is written at a height of its own."""
     x = np.arange(len(summary.mean))
     for curve in curves:
         axes.plot(x, curve.dice, color=color, linewidth=0.7, alpha=max(0.08, 0.35 / len(curves) ** 0.4))
     axes.fill_between(x, summary.lower, summary.upper, color=color, alpha=0.13, linewidth=0)
     axes.plot(
         x, summary.mean, color=color, linewidth=2.4, marker="o", markersize=5.5, markeredgecolor="white",
-        label=f"{summary.title} (n = {summary.count})",
+        label=f"{summary.title} (n = {summary.count})", clip_on=False, zorder=3,
     )  # fmt: skip
     axes.annotate(
-        f"{summary.mean[-1]:.2f}", (x[-1], summary.mean[-1]), xytext=(8, 0), textcoords="offset points",
+        f"{summary.mean[-1]:.2f}", (x[-1], height), xytext=(8, 0), textcoords="offset points",
         color=color, fontsize=10, fontweight="bold", va="center", annotation_clip=False,
     )  # fmt: skip
+
+
+def _spread(values: Sequence[float], gap: float = 0.035) -> list[float]:
+    """Return heights in the order of the values that lie at least a gap apart, so that texts there can be read."""
+    heights = np.array(values, dtype=float)
+    order = np.argsort(-heights, kind="stable")
+    for above, below in itertools.pairwise(order):
+        heights[below] = min(heights[below], heights[above] - gap)
+    return heights.tolist()
 
 
 def _label_axes(axes: Axes, clicks: int, title: str) -> None:
@@ -191,4 +204,12 @@ def _label_axes(axes: Axes, clicks: int, title: str) -> None:
     axes.tick_params(colors=_FAINT, labelsize=9.5, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
-    axes.legend(loc="lower right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.85, fontsize=9)
+    axes.legend(
+        loc="lower right",
+        frameon=True,
+        facecolor="white",
+        edgecolor="none",
+        framealpha=0.85,
+        fontsize=9,
+        labelcolor=_TEXT,
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.clicking import AUTOMATIC, NOTHING, PROTOCOLS, Curve
@@ -15,6 +14,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
+    from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.inference.session import Segmenter, Session
 
 # Share of a case's progress that reading, opening and the automatic run take.
@@ -101,13 +101,15 @@ def _evaluate(segmenter: Segmenter, case: ReferenceCase, plan: Plan, progress: P
     if not targets:
         return []
     with segmenter.open(volume, progress=progress.part(0.0, 0.05)) as session:
-        bases = _automatic(session, targets, plan, progress.part(0.05, _PREPARATION))
-        runs = list(_runs(targets, bases, plan))
+        automatic = _automatic(session, targets, plan, progress.part(0.05, _PREPARATION))
+        runs = list(itertools.product(targets, plan.protocols, plan.starts))
         curves = []
-        for done, (protocol, target, base) in enumerate(runs):
+        for done, (target, protocol, start) in enumerate(runs):
+            base = automatic[target.structure] if automatic is not None and start == AUTOMATIC else None
             part = progress.part(*(_PREPARATION + (1.0 - _PREPARATION) * n / len(runs) for n in (done, done + 1)))
+            mask = reference.mask(target)
             curve = PROTOCOLS[protocol](
-                session, target.structure, target.mask, volume.affine, base, plan.clicks, plan.seed, part
+                session, target.structure, mask, volume.affine, base, plan.clicks, plan.seed, part
             )
             curves.append(replace(curve, case=case.name, structure=target.name))
     return curves
@@ -125,21 +127,14 @@ def _targets(reference: Reference, segmenter: Segmenter, plan: Plan, strict: boo
     return list(found.values())
 
 
-def _automatic(session: Session, targets: Sequence[Target], plan: Plan, progress: Progress) -> dict[str, np.ndarray]:
-    """Return the automatic result of each target, of one network pass; nothing where no run starts from it."""
+def _automatic(session: Session, targets: Sequence[Target], plan: Plan, progress: Progress) -> Segmentation | None:
+    """Return the automatic result, of one network pass for all targets; None where no run starts from it."""
     if AUTOMATIC not in plan.starts:
-        return {}
-    structures = [target.structure for target in targets if target.structure is not None]
-    segmentation = session.segment(
-        structures, preset=plan.preset, restoration=plan.restoration, progress=progress, streaming=True
+        return None
+    return session.segment(
+        [target.structure for target in targets if target.structure is not None],
+        preset=plan.preset,
+        restoration=plan.restoration,
+        progress=progress,
+        streaming=True,
     )
-    return {target.name: segmentation[target.structure] for target in targets if target.structure is not None}
-
-
-def _runs(
-    targets: Sequence[Target], bases: dict[str, np.ndarray], plan: Plan
-) -> Iterator[tuple[str, Target, np.ndarray | None]]:
-    for target in targets:
-        for protocol in plan.protocols:
-            for start in plan.starts:
-                yield protocol, target, bases[target.name] if start == AUTOMATIC else None
