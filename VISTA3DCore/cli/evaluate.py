@@ -128,6 +128,8 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     plan = _plan(classes, protocol, start, number, zero_shot, preset, restoration, seed)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         model = model or engine.default_model()
+        if not zero_shot:
+            engine.Wishes(classes=plan.classes, model=model).check()
         curves = _measure(source, plan, model, device, reporter.progress, quiet)
         files = _write(output, plot, curves, source.title, reporter.progress)
     if as_json:

@@ -201,7 +201,7 @@ def _label_axes(axes: Axes, clicks: int, title: str) -> None:
     axes.set_yticks(np.arange(0.0, 1.01, 0.1))
     axes.grid(axis="y", color=_GRID, linewidth=0.9)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_FAINT, labelsize=9.5, length=0)
+    axes.tick_params(colors=_FAINT, labelsize=9.5, length=0, pad=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
     axes.legend(
