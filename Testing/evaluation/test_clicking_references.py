@@ -11,7 +11,16 @@ import pytest
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError, UnknownStructureError
-from VISTA3DCore.evaluation.references import Meaning, Reference, read_cases, read_labels, read_meanings
+from VISTA3DCore.evaluation.references import (
+    Meaning,
+    Reference,
+    ReferenceCase,
+    read_cases,
+    read_labels,
+    read_meanings,
+    read_reference,
+)
+from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -25,7 +34,7 @@ def _labels() -> np.ndarray:
 
 
 def test_values_are_indices_unless_said_otherwise() -> None:
-    reference = Reference(_labels(), None, catalogue())
+    reference = Reference([_labels()], None, catalogue())
     assert reference.names == ("liver", "spleen", "aorta", "hepatic tumor")
     names = [target.name for target in reference.targets(["everything"], KNOWN)]
     assert names == ["liver", "spleen"]
@@ -35,16 +44,16 @@ def test_values_are_indices_unless_said_otherwise() -> None:
 
 
 def test_an_organ_contains_its_tumor() -> None:
-    reference = Reference(_labels(), None, catalogue())
+    reference = Reference([_labels()], None, catalogue())
     (liver,) = reference.targets(["liver"], KNOWN)
     np.testing.assert_array_equal(reference.mask(liver), np.isin(_labels(), (1, 26)))
-    only_tumor = Reference(np.where(_labels() == 26, 26, 0), None, catalogue())
+    only_tumor = Reference([np.where(_labels() == 26, 26, 0)], None, catalogue())
     assert only_tumor.targets(["liver"], KNOWN) == []
 
 
 def test_other_values_unions_and_objects_without_class() -> None:
     meanings = {1: Meaning("kidneys", (5, 14)), 3: Meaning("GTV_Mass"), 6: Meaning("kidney_left", (14,))}
-    reference = Reference(_labels(), meanings, catalogue())
+    reference = Reference([_labels()], meanings, catalogue())
     assert [target.name for target in reference.targets(["everything"], KNOWN)] == ["left kidney"]
     assert [target.name for target in reference.targets(["kidney"], KNOWN)] == ["left kidney"]
     objects = reference.objects(["everything"])
@@ -56,7 +65,7 @@ def test_other_values_unions_and_objects_without_class() -> None:
 
 
 def test_unknown_and_untrained_structures_are_named() -> None:
-    reference = Reference(_labels(), None, catalogue())
+    reference = Reference([_labels()], None, catalogue())
     with pytest.raises(UnknownStructureError, match="did you mean 'liver'"):
         reference.targets(["livr"], KNOWN)
     with pytest.raises(UnknownStructureError, match="not in this model"):
@@ -81,6 +90,25 @@ def test_reference_lies_on_the_grid_of_the_image(tmp_path: Path) -> None:
             read_labels(_written(tmp_path / f"{name}.nii.gz", array, affine), volume)
     with pytest.raises(InputError, match="fractions"):
         read_labels(_written(tmp_path / "half.nii.gz", _labels().astype(np.float32) / 2), volume)
+
+
+def test_segmentations_of_slicer_name_their_segments(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((6, 6, 6), np.int16), AFFINE, "ct.nii.gz")
+    labels, tumor = _labels(), np.zeros((6, 6, 6), bool)
+    labels[labels == 26] = 0
+    tumor[0, :3] = True  # within the liver
+    structures = tuple(catalogue()[name] for name in ("liver", "spleen", "aorta", "hepatic tumor"))
+    Segmentation(labels, {26: tumor}, structures, AFFINE).write(tmp_path / "a.seg.nrrd")
+    case = ReferenceCase("a", tmp_path / "ct.nii.gz", tmp_path / "a.seg.nrrd")
+    reference = read_reference(case, volume, catalogue())
+    targets = {target.name: reference.mask(target) for target in reference.targets(["everything"], range(1, 133))}
+    np.testing.assert_array_equal(targets["spleen"], labels == 3)
+    np.testing.assert_array_equal(targets["liver"], labels == 1)
+    np.testing.assert_array_equal(targets["hepatic tumor"], tumor)
+    assert len(reference.objects(["everything"])) == 4
+    moved = Volume(volume.array, np.diag([2.0, 2.0, 2.5, 1.0]), "ct.nii.gz")
+    with pytest.raises(InputError, match="resample it onto the image"):
+        read_reference(case, moved, catalogue())
 
 
 def test_meanings_from_json(tmp_path: Path) -> None:
@@ -122,7 +150,7 @@ def test_real_cases_are_understood(ct_data: Path) -> None:
     assert all(cases.values())
     (demo,) = cases["demo"]
     volume = Volume.read(demo.image)
-    reference = Reference(read_labels(demo.labels, volume), demo.meanings, catalogue())
+    reference = read_reference(demo, volume, catalogue())
     targets = reference.targets(["liver", "vertebrae"], range(1, 133))
     assert targets[0].name == "liver"
     assert np.count_nonzero(reference.mask(targets[0])) > 10_000

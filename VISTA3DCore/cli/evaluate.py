@@ -64,7 +64,9 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     image: Annotated[Path | None, typer.Option("--image", "-i", metavar="CT", help="The CT, as for 'segment'.")] = None,
     reference: Annotated[
         Path | None,
-        typer.Option("--reference", "-r", metavar="LABELS", help="Label map on the grid of the CT; value = index."),
+        typer.Option(
+            "--reference", "-r", metavar="LABELS", help="Label map on the grid of the CT (value = index), or .seg.nrrd."
+        ),
     ] = None,
     labels_json: Annotated[
         Path | None,

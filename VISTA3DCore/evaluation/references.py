@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.errors import InputError, UnknownStructureError
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
 from VISTA3DCore.imaging.readers import read_volume
+from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.volume import Volume
 
 # Grids are the same if no voxel lies farther apart than this share of the smallest spacing: rounding in headers.
@@ -62,17 +63,19 @@ class Target:
 
 
 class Reference:
-    """A label map and what its values stand for.
+    """Label maps and what their values stand for.
 
-    :param labels: integers [i, j, k] on the image's grid.
+    :param layers: integers [i, j, k] on the image's grid; several where structures overlap.
     :param meanings: value -> :class:`Meaning`; None: values are catalogue indices.
     """
 
-    def __init__(self, labels: np.ndarray, meanings: Mapping[int, Meaning] | None, catalogue: Catalogue) -> None:
-        present = (int(value) for value in np.unique(labels) if value)
+    def __init__(
+        self, layers: Sequence[np.ndarray], meanings: Mapping[int, Meaning] | None, catalogue: Catalogue
+    ) -> None:
+        present = sorted({int(value) for labels in layers for value in np.unique(labels) if value})
         if meanings is None:
             meanings = {one.index: Meaning(one.name, (one.index,)) for one in catalogue}
-        self._labels, self._catalogue = labels, catalogue
+        self._layers, self._catalogue = layers, catalogue
         self._meanings = {value: meanings[value] for value in present if value in meanings}
 
     @property
@@ -106,7 +109,7 @@ class Reference:
 
     def mask(self, target: Target) -> np.ndarray:
         """Return a target's voxels, bool [i, j, k]."""
-        return np.isin(self._labels, target.values)
+        return np.logical_or.reduce([np.isin(labels, target.values) for labels in self._layers])
 
     def _all_known(self, known: set[int]) -> list[Structure]:
         single = [meaning.indices[0] for meaning in self._meanings.values() if len(meaning.indices) == 1]
@@ -135,6 +138,24 @@ class Reference:
         return tuple(value for value, meaning in self._meanings.items() if meaning.indices in own)
 
 
+def read_reference(case: ReferenceCase, volume: Volume, catalogue: Catalogue) -> Reference:
+    """Read the reference of a case on the grid of its image.
+
+    A segmentation of Slicer (``.seg.nrrd``) says itself what its segments are; ``case.meanings`` is not used then.
+
+    :raises InputError: if it cannot be read, holds no whole numbers, or has another geometry.
+    """
+    if not case.labels.name.lower().endswith(".seg.nrrd"):
+        return Reference([read_labels(case.labels, volume)], case.meanings, catalogue)
+    stored = StoredSegmentation.read(case.labels)
+    numbers = {segment: number for number, segment in enumerate(stored.segments, 1)}
+    try:
+        layers = list(stored.label_maps(numbers, volume))
+    except InputError as error:
+        raise _other_geometry(case.labels, volume) from error
+    return Reference(layers, {number: _segment(one, catalogue) for one, number in numbers.items()}, catalogue)
+
+
 def read_labels(path: Path, volume: Volume) -> np.ndarray:
     """Read a reference label map (NIfTI, NRRD, MHA) on the grid of an image.
 
@@ -143,10 +164,7 @@ def read_labels(path: Path, volume: Volume) -> np.ndarray:
     """
     reference = read_volume(path)
     if reference.shape != volume.shape or not _same_place(reference.affine, volume.affine, volume.shape):
-        raise InputError(
-            f"The reference '{path.name}' has another geometry than the image '{volume.name}'; "
-            "resample it onto the image with nearest-neighbour interpolation first."
-        )
+        raise _other_geometry(path, volume)
     if reference.array.dtype.kind == "f":
         whole = np.rint(reference.array)
         if not np.array_equal(whole, reference.array):
@@ -229,6 +247,18 @@ def _read_json(path: Path) -> Any:
         raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise InputError(f"'{path}' is not valid JSON ({error}).") from error
+
+
+def _segment(segment: StoredSegment, catalogue: Catalogue) -> Meaning:
+    structure = segment.structure(catalogue)
+    return Meaning(segment.name, () if structure is None else (structure.index,))
+
+
+def _other_geometry(path: Path, volume: Volume) -> InputError:
+    return InputError(
+        f"The reference '{path.name}' has another geometry than the image '{volume.name}'; "
+        "resample it onto the image with nearest-neighbour interpolation first."
+    )
 
 
 def _is_everything(request: str) -> bool:

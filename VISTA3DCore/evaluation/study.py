@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.clicking import AUTOMATIC, NOTHING, PROTOCOLS, Curve
-from VISTA3DCore.evaluation.references import Reference, ReferenceCase, Target, read_labels, unique
+from VISTA3DCore.evaluation.references import Reference, ReferenceCase, Target, read_reference, unique
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 
@@ -96,7 +96,7 @@ def evaluate_case(
 def _evaluate(segmenter: Segmenter, case: ReferenceCase, plan: Plan, progress: Progress, strict: bool) -> list[Curve]:
     progress.update(0.0, "Reading", case.name)
     volume = Volume.read(case.image)
-    reference = Reference(read_labels(case.labels, volume), case.meanings, segmenter.catalogue)
+    reference = read_reference(case, volume, segmenter.catalogue)
     targets = _targets(reference, segmenter, plan, strict)
     if not targets:
         return []
