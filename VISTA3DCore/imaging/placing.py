@@ -1,4 +1,4 @@
-"""A mask from another file on the grid of an image: the same voxels, part of them, or resampled."""
+"""A mask or label map from another file on the grid of an image: the same voxels, part of them, or resampled."""
 
 from __future__ import annotations
 
@@ -17,35 +17,33 @@ _GRID_TOLERANCE = 0.05
 _HALF = 0.5 + 1e-6
 
 
-def place_mask(mask: np.ndarray, affine: np.ndarray, volume: Volume, name: str, resample: bool = False) -> np.ndarray:
-    """Bring a mask to the grid of an image.
+def place(labels: np.ndarray, affine: np.ndarray, volume: Volume, name: str, resample: bool = False) -> np.ndarray:
+    """Bring a mask or a label map to the grid of an image.
 
     A grid that consists of voxels of the image's grid (cropped, padded, or stored along other directions) only moves
     its voxels; nothing is resampled then.
 
-    :param mask: bool [i, j, k] on its own grid.
+    :param labels: bool or integer [i, j, k] on its own grid; 0 is background.
     :param affine: of that grid, 4x4, voxel index -> RAS mm.
     :param name: of the file, for messages.
-    :param resample: resample a mask of another geometry by nearest neighbour.
-    :return: bool [i, j, k] on the grid of the image. Voxels outside the image are left out, with a UserWarning.
-    :raises InputError: if the geometry is another one and ``resample`` is False, or all voxels lie outside the image.
+    :param resample: resample another geometry by nearest neighbour.
+    :return: the same type [i, j, k] on the grid of the image. Voxels outside it are left out, with a UserWarning.
+    :raises InputError: if the geometry is another one and ``resample`` is False.
     """
     to_image = np.linalg.inv(volume.affine) @ affine
-    steps = _whole_steps(to_image, mask.shape)
+    steps = _whole_steps(to_image, labels.shape)
     if steps is not None:
-        placed = _moved(mask, steps, volume.shape)
-        lost = int(np.count_nonzero(mask)) - int(np.count_nonzero(placed))
-        if lost:
-            warnings.warn(f"Left out of '{name}': {lost:,} voxels outside the image.", UserWarning, stacklevel=2)
+        placed = _moved(labels, steps, volume.shape)
+        if np.count_nonzero(placed) < np.count_nonzero(labels):
+            sentence = f"'{name}' reaches beyond the image; what lies outside was left out."
+            warnings.warn(sentence, UserWarning, stacklevel=2)
     elif resample:
-        placed = _resampled(mask, to_image, volume.shape)
+        placed = _resampled(labels, to_image, volume.shape)
     else:
         raise InputError(
             f"'{name}' has another geometry than the image ({_difference(to_image, affine, volume)}); "
             "add --resample-base to resample it by nearest neighbour."
         )
-    if mask.any() and not placed.any():
-        raise InputError(f"The segment in '{name}' lies outside the image; is it the segmentation of another one?")
     return placed
 
 
@@ -60,42 +58,42 @@ def _whole_steps(to_image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | N
     return steps.astype(int) if deviation <= _GRID_TOLERANCE else None
 
 
-def _moved(mask: np.ndarray, steps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Put a mask into a volume by a signed permutation and an offset of its indices."""
+def _moved(labels: np.ndarray, steps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Put labels into a volume by a signed permutation and an offset of its indices."""
     order = np.argmax(np.abs(steps[:3, :3]), axis=1)
     signs = steps[range(3), order]
-    source = mask.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
+    source = labels.transpose(order)[tuple(slice(None, None, sign) for sign in signs)]
     start = np.where(signs > 0, steps[:3, 3], steps[:3, 3] - source.shape + 1)
     low, high = np.maximum(start, 0), np.minimum(start + source.shape, shape)
-    result = np.zeros(shape, dtype=bool)
+    result = np.zeros(shape, dtype=labels.dtype)
     if np.all(low < high):
         result[_box(low, high)] = source[_box(low - start, high - start)]
     return result
 
 
-def _resampled(mask: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Look up, for each voxel of the image near the mask, the closest voxel of the mask."""
-    result = np.zeros(shape, dtype=bool)
-    if not mask.any():
+def _resampled(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Look up, for each voxel of the image near the labels, the closest stored voxel."""
+    result = np.zeros(shape, dtype=labels.dtype)
+    if not labels.any():
         return result
-    to_mask = np.linalg.inv(to_image)
-    box = _box_in_image(mask, to_image, shape)
+    to_stored = np.linalg.inv(to_image)
+    box = _box_in_image(labels, to_image, shape)
     i, j = np.arange(box[0].start, box[0].stop)[:, None], np.arange(box[1].start, box[1].stop)[None, :]
-    last = np.reshape(mask.shape, (3, 1, 1)) - 1
+    last = np.reshape(labels.shape, (3, 1, 1)) - 1
     for k in range(box[2].start, box[2].stop):
-        places = np.array([np.floor(a * i + b * j + (c * k + d + _HALF)) for a, b, c, d in to_mask[:3]]).astype(int)
+        places = np.array([np.floor(a * i + b * j + (c * k + d + _HALF)) for a, b, c, d in to_stored[:3]]).astype(int)
         inside = np.all((places >= 0) & (places <= last), axis=0)
-        plane = np.zeros(inside.shape, dtype=bool)
-        plane[inside] = mask[tuple(places[:, inside])]
+        plane = np.zeros(inside.shape, dtype=labels.dtype)
+        plane[inside] = labels[tuple(places[:, inside])]
         result[box[0], box[1], k] = plane
     return result
 
 
-def _box_in_image(mask: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
-    """Return the box of the image that holds all set voxels of a mask, with their whole extent."""
+def _box_in_image(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """Return the box of the image that holds all labelled voxels, with their whole extent."""
     bounds = []
     for axis in range(3):
-        present = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        present = np.flatnonzero(labels.any(axis=tuple(other for other in range(3) if other != axis)))
         bounds.append((present[0] - 0.5, present[-1] + 0.5))
     corners = apply_affine(to_image, np.array(list(itertools.product(*bounds))))
     low = np.clip(np.floor(corners.min(axis=0)), 0, shape).astype(int)

@@ -16,7 +16,7 @@ from VISTA3DCore.anatomy.structure import TISSUE, Structure
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.itk import read_layers
 from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
-from VISTA3DCore.imaging.placing import place_mask
+from VISTA3DCore.imaging.placing import place
 from VISTA3DCore.imaging.volume import Volume, check_affine
 
 _SEGMENT_KEY = re.compile(r"Segment(\d+)_(\w+)")
@@ -120,13 +120,16 @@ class StoredSegmentation:
                 return self._only(found, f"'{structure.name}'")
         return self._only(list(self.segments), None)
 
+    def structure(self, segment: StoredSegment, structures: Iterable[Structure]) -> Structure | None:
+        """Return which of several structures a segment is; None if it is none of them, or the file a mask of ones."""
+        is_mask_of_ones = segment.value == 1 and segment.id == "1" and len(self.segments) == 1
+        return None if is_mask_of_ones else segment.structure(structures)
+
     def _is_plain(self, structure: Structure) -> bool:
-        """Whether the only segment may be anything: it is not known as another structure, or a mask of ones."""
-        (first, *others) = self.segments
-        if others:
+        """Whether the file has one segment only, which is not known to be another structure."""
+        if len(self.segments) != 1:
             return False
-        mask_of_ones = first.value == 1 and not first.codes and first.id == "1"
-        return mask_of_ones or first.structure(catalogue("vista3d-ctmr")) in (None, structure)
+        return self.structure(self.segments[0], catalogue("vista3d-ctmr")) in (None, structure)
 
     def _only(self, found: list[StoredSegment], wanted: str | None) -> StoredSegment:
         if len(found) == 1:
@@ -138,12 +141,38 @@ class StoredSegmentation:
         raise InputError(f"'{self.name}' {held}; choose one of {names} with --segment (its name or ID).")
 
     def mask(self, segment: StoredSegment, grid_of: Volume, resample: bool = False) -> np.ndarray:
-        """Return a segment as bool [i, j, k] on the grid of an image; see :func:`placing.place_mask`.
+        """Return a segment as bool [i, j, k] on the grid of an image.
 
-        :raises InputError: if the geometry is another one and ``resample`` is False, or the segment lies outside.
+        :param resample: allow another geometry; resampled by nearest neighbour.
+        :raises InputError: if the geometry is another one and ``resample`` is False, or the segment is empty or lies
+            outside the image.
         """
         mask = np.equal(self._layers[segment.layer], segment.value)
-        return place_mask(mask, self._affine, grid_of, self.name, resample)
+        if not mask.any():
+            empty = f"The segment '{segment.name}' in '{self.name}' is empty"
+            raise InputError(f"{empty}; leave --base out to begin from nothing.")
+        placed = place(mask, self._affine, grid_of, self.name, resample)
+        if not placed.any():
+            outside = f"The segment '{segment.name}' in '{self.name}' lies outside the image"
+            raise InputError(f"{outside}; is it the segmentation of another image?")
+        return placed
+
+    def label_maps(
+        self, labels: Mapping[StoredSegment, int], grid_of: Volume, resample: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Yield several segments with new labels: a uint16 label map on the grid of an image for each layer.
+
+        :param labels: what to call each segment, 1 to 65535; the others are left out.
+        :raises InputError: if the geometry is another one and ``resample`` is False.
+        """
+        for number, layer in enumerate(self._layers):
+            table = np.zeros(_HIGHEST_LABEL + 1, dtype=np.uint16)
+            for segment, label in labels.items():
+                if segment.layer == number and 0 < segment.value <= _HIGHEST_LABEL:
+                    table[segment.value] = label
+            if table.any():
+                values = np.clip(layer, 0, _HIGHEST_LABEL).astype(np.uint16)
+                yield place(table[values], self._affine, grid_of, self.name, resample)
 
 
 def read_mask(
@@ -162,13 +191,7 @@ def read_mask(
     :raises InputError: if the file, the segment or the geometry cannot be used, or the segment is empty.
     """
     stored = StoredSegmentation.read(path)
-    found = stored.find(structure, segment)
-    mask = stored.mask(found, grid_of, resample)
-    if not mask.any():
-        raise InputError(
-            f"The segment '{found.name}' in '{stored.name}' is empty; leave --base out to begin from nothing."
-        )
-    return mask
+    return stored.mask(stored.find(structure, segment), grid_of, resample)
 
 
 def _slicer_segments(entries: Mapping[str, str], layers: int, name: str) -> list[StoredSegment]:
