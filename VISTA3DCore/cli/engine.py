@@ -1,4 +1,4 @@
-"""What ``segment`` and ``demo`` share: from a volume and wishes to a segmentation."""
+"""What ``segment``, ``click`` and ``demo`` share: from a volume and wishes to a segmentation."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.geometry import Region
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
+    from VISTA3DCore.inference.session import Segmenter
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,17 @@ def default_model() -> str:
     return "vista3d-ct"
 
 
+def load(wishes: Wishes, progress: Progress) -> Segmenter:
+    """Load the model.
+
+    :raises VistaError: as :meth:`Segmenter.from_pretrained` does.
+    """
+    progress.update(0.0, "Loading the model")
+    from VISTA3DCore.inference.session import Segmenter
+
+    return Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress)
+
+
 def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False) -> Outcome:
     """Load the model, open the volume and segment it.
 
@@ -76,10 +88,7 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     started = time.monotonic()
     if wishes.roi is not None:
         wishes.roi.voxel_box(volume.affine, volume.shape)
-    progress.update(0.0, "Loading the model")
-    from VISTA3DCore.inference.session import Segmenter
-
-    segmenter = Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress.part(0.0, 0.03))
+    segmenter = load(wishes, progress.part(0.0, 0.03))
     structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
     if not quiet:
         say(f"Running on {segmenter.device}: {segmenter.device_reason}")

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from VISTA3DCore import __version__
-from VISTA3DCore.cli import classes, demo, doctor, evaluate, models, segment
+from VISTA3DCore.cli import classes, click, demo, doctor, evaluate, models, segment
 from VISTA3DCore.cli.console import print_error
 from VISTA3DCore.errors import Cancelled, VistaError
 
@@ -66,6 +66,7 @@ def vista3d(
 
     - `vista3d demo`: a real CT, segmented and shown
     - `vista3d segment ct.nii.gz -o organs.seg.nrrd`: your own CT
+    - `vista3d click ct.nii.gz --class liver --positive 42,-10,88 -o liver.seg.nrrd`: point at it, correct it
     - `vista3d classes --search kidney`: what can be asked for
     - `vista3d doctor`: what this computer can do
     """
@@ -96,6 +97,7 @@ def _belongs_to_parser(error: Exception) -> bool:
 
 
 app.command()(segment.segment)
+app.command()(click.click)
 app.command()(classes.classes)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")

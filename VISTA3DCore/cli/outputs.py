@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,14 @@ class Outputs:
 
             require_matplotlib()
         return cls(path, SEPARATE if separate else None, statistics, preview)
+
+    def keep(self, inputs: Iterable[Path]) -> None:
+        """Check that none of several further inputs would be overwritten.
+
+        :raises OutputError: naming the one that would be.
+        """
+        for path in inputs:
+            _check_distinct(path, [self.segmentation, *filter(None, (self.statistics, self.preview))])
 
 
 def check_file(path: Path, what: str) -> None:

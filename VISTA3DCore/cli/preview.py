@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from VISTA3DCore.errors import OutputError
-from VISTA3DCore.imaging.geometry import to_ras
+from VISTA3DCore.imaging.clicks import Click, positions_of
+from VISTA3DCore.imaging.geometry import apply_affine, to_ras
 from VISTA3DCore.imaging.output import write_files
 
 if TYPE_CHECKING:
@@ -26,7 +28,19 @@ MAX_LEGEND = 36
 _LEGEND_COLUMNS = 6
 _BACKGROUND, _TEXT, _FAINT = "#0d1015", "#e8eaed", "#949ca6"
 _DPI = 130
+_POSITIVE, _NEGATIVE = "#35d461", "#ff4d4d"
+_FAR_MM, _FAR_ALPHA = 2.0, 0.35  # clicks farther than this from a plane are drawn faintly
 _PLANE_IN, _MARGIN_IN, _GAP_IN, _TITLE_IN, _ROW_IN = 5.6, 0.3, 0.2, 1.05, 0.27  # inches
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A click as it is seen in a plane: mm from the left edge, from the top edge, and from the plane."""
+
+    x: float
+    y: float
+    positive: bool
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class Plane:
     :param masks: catalogue index -> bool [row, column], structures that are visible here, to be drawn in this order.
     :param pixel: (width, height) of a pixel in mm.
     :param letters: directions at the left, right, top and bottom edge.
+    :param marks: clicks, projected along the plane's normal.
     """
 
     name: str
@@ -45,6 +60,7 @@ class Plane:
     masks: dict[int, np.ndarray]
     pixel: tuple[float, float]
     letters: tuple[str, str, str, str]
+    marks: tuple[Mark, ...] = ()
 
     @property
     def size(self) -> tuple[float, float]:
@@ -65,26 +81,35 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def write_preview(path: str | os.PathLike, volume: Volume, segmentation: Segmentation, title: str = "") -> None:
-    """Write axial, coronal and sagittal planes through the segmentation's centre of gravity as PNG, by rename.
+def write_preview(
+    path: str | os.PathLike,
+    volume: Volume,
+    segmentation: Segmentation,
+    title: str = "",
+    clicks: Sequence[Click] = (),
+) -> None:
+    """Write axial, coronal and sagittal planes as PNG, by rename: see :func:`planes_of`.
 
     Radiological convention (the patient's right side is on the left), true proportions in mm, soft-tissue window.
     Oblique volumes are shown along their own axes, named by the closest of R, A and S.
 
     :param volume: the CT in HU, on the grid of the segmentation.
+    :param clicks: drawn as crosses, positive ones green, negative ones red, faint where they lie off the plane.
     :raises OutputError: if the file cannot be written, or matplotlib is missing.
     """
     require_matplotlib()
-    figure = _draw(planes_of(volume, segmentation), segmentation.structures, title or volume.name)
+    figure = _draw(planes_of(volume, segmentation, clicks), segmentation.structures, title or volume.name)
     write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor=_BACKGROUND)})
 
 
-def planes_of(volume: Volume, segmentation: Segmentation) -> list[Plane]:
-    """Return the axial, coronal and sagittal plane through the centre of gravity of everything segmented."""
+def planes_of(volume: Volume, segmentation: Segmentation, clicks: Sequence[Click] = ()) -> list[Plane]:
+    """Return the axial, coronal and sagittal plane through the last click, or else through the centre of gravity of
+    everything segmented."""
     image, affine = to_ras(volume.array, volume.affine)
     labels, _ = to_ras(segmentation.labels, volume.affine)
     masks = {index: to_ras(mask, volume.affine)[0] for index, mask in segmentation.masks.items()}
-    centre = _centre_of_gravity([labels > 0, *masks.values()])
+    places = apply_affine(np.linalg.inv(affine), positions_of(clicks))
+    centre = _voxel(places[-1], image.shape) if clicks else _centre_of_gravity([labels > 0, *masks.values()])
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     position = affine[:3, :3] @ centre + affine[:3, 3]
     planes = []
@@ -98,6 +123,7 @@ def planes_of(volume: Volume, segmentation: Segmentation) -> list[Plane]:
                 masks=_masks_in(_as_seen(labels[cut]), {index: _as_seen(mask[cut]) for index, mask in masks.items()}),
                 pixel=(float(spacing[across]), float(spacing[down])),
                 letters=tuple(letters),
+                marks=_marks(places, centre, image.shape, spacing, (across, down, axis), clicks),
             )
         )
     return planes
@@ -106,6 +132,33 @@ def planes_of(volume: Volume, segmentation: Segmentation) -> list[Plane]:
 def _as_seen(plane: np.ndarray) -> np.ndarray:
     """Turn [R or A, A or S] into rows from top and columns from left: R, or A in sagittal planes, is on the left."""
     return plane[::-1, ::-1].T
+
+
+def _voxel(place: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the voxel of the volume that is closest to a place given in voxels."""
+    return tuple(int(n) for n in np.clip(np.floor(place + 0.5), 0, np.array(shape) - 1))
+
+
+def _marks(
+    places: np.ndarray,
+    centre: tuple[int, int, int],
+    shape: tuple[int, ...],
+    spacing: np.ndarray,
+    axes: tuple[int, int, int],
+    clicks: Sequence[Click],
+) -> tuple[Mark, ...]:
+    """Return clicks as seen in a plane.
+
+    :param places: [n, 3] of the clicks, in voxels.
+    :param axes: the axis across, the axis down (indices fall along both, see :func:`_as_seen`), the plane's normal.
+    """
+    across, down, normal = axes
+    lengths = (np.array(shape) - 0.5 - places) * spacing
+    away = np.abs(places - centre)[:, normal] * spacing[normal]
+    return tuple(
+        Mark(float(length[across]), float(length[down]), click.positive, float(distance))
+        for length, distance, click in zip(lengths, away, clicks, strict=True)
+    )
 
 
 def _masks_in(labels: np.ndarray, overlapping: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -135,7 +188,7 @@ def _draw(planes: list[Plane], structures: tuple[Structure, ...], title: str) ->
     legend_in = _ROW_IN * rows + _MARGIN_IN * (rows > 0)
     height = _TITLE_IN + _PLANE_IN + legend_in + _MARGIN_IN / 2
     figure = Figure(figsize=(width, height), facecolor=_BACKGROUND)
-    _write_title(figure, title, len(visible))
+    _write_title(figure, title, len(visible), clicked=any(plane.marks for plane in planes))
     left, bottom = _MARGIN_IN, legend_in + _MARGIN_IN / 2
     for plane, plane_width in zip(planes, widths, strict=True):
         box = (left / width, bottom / height, plane_width / width, _PLANE_IN / height)
@@ -169,6 +222,8 @@ def _draw_plane(axes: Axes, plane: Plane, structures: list[Structure]) -> None:
     for index, mask in plane.masks.items():
         if index in colors:
             _draw_mask(axes, mask, plane.pixel, colors[index])
+    for mark in plane.marks:
+        _draw_mark(axes, mark)
     axes.set(xticks=[], yticks=[], xlim=(0.0, width), ylim=(height, 0.0))
     axes.spines[:].set_visible(False)
     _annotate(axes, plane)
@@ -183,6 +238,14 @@ def _draw_mask(axes: Axes, mask: np.ndarray, pixel: tuple[float, float], color: 
     y = (np.arange(inside.shape[0]) + rows[0] - 0.5) * pixel[1]
     axes.contourf(x, y, inside, levels=[0.5, 1.5], colors=[(*color, 0.5)])
     axes.contour(x, y, inside, levels=[0.5], colors=[(*(0.8 * color + 0.2), 1.0)], linewidths=0.9)
+
+
+def _draw_mark(axes: Axes, mark: Mark) -> None:
+    from matplotlib.patheffects import withStroke
+
+    color, alpha = _POSITIVE if mark.positive else _NEGATIVE, 1.0 if mark.distance <= _FAR_MM else _FAR_ALPHA
+    halo = [withStroke(linewidth=4.2, foreground="black", alpha=0.8 * alpha)]
+    axes.plot(mark.x, mark.y, "+", color=color, markersize=15, markeredgewidth=2.4, alpha=alpha, path_effects=halo)
 
 
 def _annotate(axes: Axes, plane: Plane) -> None:
@@ -209,11 +272,12 @@ def _draw_scale_bar(axes: Axes, size: tuple[float, float], halo: list) -> None:
     axes.text(x, y - 0.012 * size[1], f"{length / 10:g} cm", ha="left", va="bottom", **style)
 
 
-def _write_title(figure: Figure, title: str, count: int) -> None:
+def _write_title(figure: Figure, title: str, count: int, clicked: bool) -> None:
     width, height = figure.get_size_inches()
     x, y = _MARGIN_IN / width, 1.0 - 0.22 / height
     figure.text(x, y, title, color=_TEXT, fontsize=15, fontweight="bold", ha="left", va="top")
     note = f"{count} structures in these planes; soft-tissue window {WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU"
+    note += "; clicks: green positive, red negative" if clicked else ""
     figure.text(x, 1.0 - 0.52 / height, note, color=_FAINT, fontsize=9.5, ha="left", va="top")
 
 

@@ -1,0 +1,384 @@
+"""``vista3d click``: point at what is missing or too much, and that alone changes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from VISTA3DCore.cli import engine
+from VISTA3DCore.cli.console import print_json, say, spoken_warnings
+from VISTA3DCore.cli.outputs import Outputs
+from VISTA3DCore.cli.reporting import Reporter, duration
+from VISTA3DCore.cli.staging import Staging
+
+if TYPE_CHECKING:
+    from VISTA3DCore.anatomy.structure import Structure
+    from VISTA3DCore.cli.correction import Base
+    from VISTA3DCore.imaging.clicks import Click
+    from VISTA3DCore.imaging.segmentation import Segmentation
+    from VISTA3DCore.imaging.volume import Volume
+    from VISTA3DCore.inference.interactive import ClickResult
+    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.progress import Progress
+
+
+class Polarity(str, Enum):
+    """What the points of a markups file mean."""
+
+    auto = "auto"
+    positive = "positive"
+    negative = "negative"
+
+
+class Policy(str, Enum):
+    """Which part of the CT the network looks at."""
+
+    reuse = "reuse"
+    centred = "centred"
+
+
+def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
+    image: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGE", help="The CT: NIfTI, NRRD, MHA/MHD, or a DICOM series (its folder, or one of its files)."
+        ),
+    ],
+    output: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Result: .seg.nrrd, .nii.gz, .nrrd or .mha; a folder/ for one file each.",
+        ),
+    ],
+    positive: Annotated[
+        list[str], typer.Option("--positive", "-p", metavar="X,Y,Z", help="A place in the object; may be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    negative: Annotated[
+        list[str], typer.Option("--negative", "-n", metavar="X,Y,Z", help="A place outside of it; may be repeated.")
+    ] = [],  # noqa: B006
+    markups: Annotated[
+        list[Path],
+        typer.Option(metavar="FILE", help="Clicks placed in Slicer: .mrk.json or .fcsv; may be repeated."),
+    ] = [],  # noqa: B006
+    polarity: Annotated[
+        list[Polarity],
+        typer.Option(
+            help="Of the markups, once for all files or once for each; auto: points whose label or list is called "
+            "neg..., background... or -... are negative.",
+            show_default="auto",
+        ),
+    ] = [],  # noqa: B006
+    voxel: Annotated[
+        bool, typer.Option("--voxel", help="X,Y,Z are voxel indices i,j,k of the image, not RAS mm.")
+    ] = False,
+    class_name: Annotated[
+        str, typer.Option("--class", "-c", metavar="NAME", help="What the object is: a name, synonym or index.")
+    ] = "",
+    new_object: Annotated[
+        bool, typer.Option("--new-object", help="The object is none that the model knows, or you do not know.")
+    ] = False,
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The segmentation to correct: .seg.nrrd, or a label map; default: empty."),
+    ] = None,
+    segment: Annotated[
+        str, typer.Option(metavar="NAME", help="Which segment of --base (name or ID), if not found by --class.")
+    ] = "",
+    resample_base: Annotated[
+        bool, typer.Option("--resample-base", help="Accept a base of another geometry; nearest neighbour.")
+    ] = False,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|FILE",
+            help="Default: vista3d-ct if it was downloaded, else the small 'mini'.",
+        ),
+    ] = "",
+    device: Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:1 ... or mps.")] = "auto",
+    policy: Annotated[
+        Policy, typer.Option(help="reuse: windows serve several clicks; centred: one around each click, as published.")
+    ] = Policy.reuse,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes through the last click.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON for programs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+) -> None:
+    """Segment or correct one object by clicks: only what the clicks point at changes.
+
+    Positions are RAS millimetres. Positive clicks add, negative ones remove; the rest of the base stays as it is. The
+    result holds the object and the base's other structures, untouched, as far as the catalogue knows them.
+
+    **Examples**
+
+    - `vista3d click ct.nii.gz --class liver --positive 42,-10.5,88 -o liver.seg.nrrd`
+    - `vista3d click ct.nrrd -c spleen --base organs.seg.nrrd --negative -70,12,40 -o better.seg.nrrd --preview a.png`
+    - `vista3d click ct.nrrd --new-object --markups inside.mrk.json --markups neg.mrk.json -o lesion.seg.nrrd`
+    """
+    asked = _Asked(
+        points=_points(positive, True) + _points(negative, False),
+        voxel=voxel,
+        markups=_markups(markups, polarity),
+        class_name=_class_name(class_name, new_object),
+        base=base,
+        segment=segment,
+        resample_base=resample_base,
+        policy=policy.value,
+    )
+    asked.check()
+    outputs = Outputs.checked(image, output, None, None, preview)
+    outputs.keep(asked.files)
+    with spoken_warnings() as notes, Reporter(quiet) as reporter:
+        wishes = engine.Wishes(classes=asked.classes, model=model or engine.default_model(), device=device)
+        wishes.check()
+        result = _run(image, asked, wishes, outputs, reporter.progress, quiet)
+    if as_json:
+        print_json(result.as_json(image, notes))
+    elif not quiet:
+        result.show()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The options about the object and the clicks.
+
+    :param points: as typed, with their polarity: RAS mm, or voxel indices if ``voxel``.
+    :param markups: files and their polarity.
+    :param class_name: None for a new object.
+    """
+
+    points: list[tuple[tuple[float, float, float], bool]]
+    voxel: bool
+    markups: list[tuple[Path, str]]
+    class_name: str | None
+    base: Path | None
+    segment: str
+    resample_base: bool
+    policy: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return () if self.class_name is None else (self.class_name,)
+
+    @property
+    def files(self) -> list[Path]:
+        """Inputs beside the image."""
+        return [path for path, _ in self.markups] + ([self.base] if self.base else [])
+
+    def check(self) -> None:
+        """:raises BadParameter: if options are missing or useless."""
+        if not self.points and not self.markups:
+            raise typer.BadParameter("Give at least one click: --positive X,Y,Z, --negative X,Y,Z or --markups FILE.")
+        if self.base is None and (self.segment or self.resample_base):
+            raise typer.BadParameter("--segment and --resample-base belong to --base FILE; give it, too.")
+
+    def read_base(self, structure: Structure | None, volume: Volume) -> Base | None:
+        from VISTA3DCore.cli.correction import Base
+
+        if self.base is None:
+            return None
+        return Base.read(self.base, structure, self.segment or None, volume, self.resample_base)
+
+    def clicks_from_files(self) -> list[Click]:
+        from VISTA3DCore.imaging.markups import read_clicks
+
+        return [click for path, polarity in self.markups for click in read_clicks(path, polarity)]
+
+    def clicks_as_typed(self, volume: Volume) -> list[Click]:
+        from VISTA3DCore.imaging.clicks import Click
+        from VISTA3DCore.imaging.geometry import apply_affine
+
+        return [
+            Click(tuple(apply_affine(volume.affine, place)) if self.voxel else place, positive)
+            for place, positive in self.points
+        ]
+
+
+def _points(texts: list[str], positive: bool) -> list[tuple[tuple[float, float, float], bool]]:
+    return [(_numbers(text, "--positive" if positive else "--negative"), positive) for text in texts]
+
+
+def _numbers(text: str, option: str) -> tuple[float, float, float]:
+    try:
+        x, y, z = (float(number) for number in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not three numbers X,Y,Z.", param_hint=option) from error
+    return x, y, z
+
+
+def _markups(files: list[Path], polarities: list[Polarity]) -> list[tuple[Path, str]]:
+    """Pair markups files with polarities: none means auto, one counts for all files."""
+    chosen = polarities or [Polarity.auto]
+    if len(chosen) == 1:
+        chosen = chosen * len(files)
+    if len(chosen) != len(files) or (polarities and not files):
+        raise typer.BadParameter("Give one for all --markups, or one for each of them.", param_hint="--polarity")
+    return [(file, polarity.value) for file, polarity in zip(files, chosen, strict=True)]
+
+
+def _class_name(name: str, new_object: bool) -> str | None:
+    if bool(name) == new_object:
+        raise typer.BadParameter("Say what the object is: either --class NAME, or --new-object.")
+    return None if new_object else name
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """What came out, in numbers.
+
+    :param box: the changed box as [[i start, i stop], ...]; None where nothing changed.
+    """
+
+    structure: Structure
+    clicks: list[Click]
+    touched: tuple[bool, ...]
+    added: int
+    removed: int
+    millilitres: float
+    box: list[list[int]] | None
+    encoded: int
+    device: str
+    provenance: dict[str, str]
+    seconds: float
+    files: list[Path]
+
+    def show(self) -> None:
+        changes = f"{self.added:,} voxels added, {self.removed:,} removed"
+        took = f"{duration(self.seconds)} on {self.device}"
+        say(f"{self.structure.display_name}: {self.millilitres:.1f} ml, {changes}, in {took}.")
+        if not self.added + self.removed:
+            say("Nothing changed: the result equals the base (which is empty if none was given).", "yellow")
+        idle = [click for click, touched in zip(self.clicks, self.touched, strict=True) if not touched]
+        if idle:
+            places = "; ".join(_described(click) for click in idle[:5]) + ("; ..." if len(idle) > 5 else "")
+            say(f"Without effect, because the model proposes no change there: {places}.", "yellow")
+        for file in self.files:
+            say(f"Wrote {file}")
+
+    def as_json(self, image: Path, notes: list[str]) -> dict[str, Any]:
+        clicks = [
+            {"position": list(click.position), "positive": click.positive, "touched": touched}
+            for click, touched in zip(self.clicks, self.touched, strict=True)
+        ]
+        return {
+            "image": str(image),
+            "files": [str(file) for file in self.files],
+            "structure": {"index": self.structure.index, "name": self.structure.name},
+            "volume_ml": round(self.millilitres, 4),
+            "voxels_added": self.added,
+            "voxels_removed": self.removed,
+            "voxels_changed": self.added + self.removed,
+            "box": self.box,
+            "clicks": clicks,
+            "windows_encoded": self.encoded,
+            "seconds": round(self.seconds, 2),
+            "device": self.device,
+            "provenance": self.provenance,
+            "notes": notes,
+        }
+
+
+def _described(click: Click) -> str:
+    place = ", ".join(f"{value:.1f}" for value in click.position)
+    return f"{'positive' if click.positive else 'negative'} click at {place}"
+
+
+def _run(
+    image: Path, asked: _Asked, wishes: engine.Wishes, outputs: Outputs, progress: Progress, quiet: bool
+) -> _Result:
+    from VISTA3DCore.imaging.volume import Volume
+
+    started = time.monotonic()
+    from_files = asked.clicks_from_files()
+    progress.update(0.0, "Reading the image")
+    volume = Volume.read(image)
+    clicks = asked.clicks_as_typed(volume) + from_files
+    segmenter = engine.load(wishes, progress.part(0.02, 0.1))
+    structure = None if asked.class_name is None else segmenter.catalogue.find(asked.class_name)
+    base = asked.read_base(structure, volume)
+    if not quiet:
+        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+    with segmenter.open(volume, progress=progress.part(0.1, 0.2)) as session:
+        mask = base.mask if base else None
+        found = session.click(structure, clicks, mask, policy=asked.policy, progress=progress.part(0.2, 0.95))
+    progress.update(0.95, "Writing the results")
+    segmentation = _segmentation(found, structure, base, segmenter, volume)
+    segmentation.provenance.update(_provenance(clicks, asked))
+    files = _write(volume, segmentation, clicks, outputs, progress)
+    return _measured(
+        found, base, segmentation, volume, clicks, str(segmenter.device), time.monotonic() - started, files
+    )
+
+
+def _segmentation(
+    found: ClickResult, structure: Structure | None, base: Base | None, segmenter: Segmenter, volume: Volume
+) -> Segmentation:
+    """Return a segmentation whose first structure is the one that was clicked."""
+    from VISTA3DCore.anatomy.structure import new_object
+    from VISTA3DCore.cli.correction import corrected
+
+    known = segmenter.catalogue
+    edited = base.edited(structure, found.structure, known) if base else found.structure or structure or new_object()
+    others = base.others(edited, known) if base else {}
+    return corrected(edited, found.mask, others, base, volume, segmenter.provenance)
+
+
+def _measured(
+    found: ClickResult,
+    base: Base | None,
+    segmentation: Segmentation,
+    volume: Volume,
+    clicks: list[Click],
+    device: str,
+    seconds: float,
+    files: list[Path],
+) -> _Result:
+    import numpy as np
+
+    after = found.mask[found.box]
+    before = base.mask[found.box] if base else np.zeros_like(after)
+    bounds = [[int(axis.start or 0), int(axis.stop or 0)] for axis in found.box]
+    return _Result(
+        structure=segmentation.structures[0],
+        clicks=clicks,
+        touched=tuple(map(bool, found.touched)),
+        added=int(np.count_nonzero(after & ~before)),
+        removed=int(np.count_nonzero(before & ~after)),
+        millilitres=float(np.count_nonzero(found.mask) * np.prod(volume.spacing) / 1000.0),
+        box=bounds if all(start < stop for start, stop in bounds) else None,
+        encoded=int(found.encoded),
+        device=device,
+        provenance=segmentation.provenance,
+        seconds=seconds,
+        files=files,
+    )
+
+
+def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
+    positive = sum(click.positive for click in clicks)
+    counts = f"{positive} positive, {len(clicks) - positive} negative"
+    return {"clicks": counts, "policy": asked.policy} | ({"base": asked.base.name} if asked.base else {})
+
+
+def _write(
+    volume: Volume, segmentation: Segmentation, clicks: list[Click], outputs: Outputs, progress: Progress
+) -> list[Path]:
+    with Staging() as staging:
+        segmentation.write(staging.path(outputs.segmentation), format=outputs.format)
+        if outputs.preview:
+            from VISTA3DCore.cli.preview import write_preview
+
+            title = f"{segmentation.structures[0].display_name}, {volume.name}"
+            write_preview(staging.path(outputs.preview), volume, segmentation, title, clicks)
+        progress.check()
+        return staging.commit()
