@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,7 +33,10 @@ def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarr
     :raises InputError: if the connectivity is another, or the mask not three-dimensional.
     """
     mask = np.asarray(mask, dtype=bool)
-    _check(mask, connectivity)
+    if mask.ndim != 3:
+        raise InputError(f"Components are searched in three dimensions; the mask has {mask.ndim}.")
+    if connectivity not in CONNECTIVITIES:
+        raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbours.")
     slowest_first = np.argsort([-abs(stride) for stride in mask.strides], kind="stable")
     in_memory_order = mask.transpose(slowest_first)
     labels = np.zeros(in_memory_order.shape, dtype=np.int32)
@@ -77,9 +81,11 @@ class Component:
 class ComponentsOnDemand:
     """The components of a mask, each found when first asked for, in a box that grows until it holds the component.
 
+    When the boxes add up to a quarter of the array, the rest is found in one go: no mask costs much more than labelling
+    all of it once.
+
     :param mask: bool [i, j, k]; must not change.
     :param connectivity: 6 or 26.
-    :raises InputError: if the connectivity is another, or the mask not three-dimensional.
     """
 
     mask: np.ndarray
@@ -87,22 +93,44 @@ class ComponentsOnDemand:
     _found: list[Component] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check(self.mask, self.connectivity)
+        self._voxels_left = self.mask.size // 4
 
     def at(self, voxel: Sequence[int]) -> Component:
-        """Return the component of a voxel [3] in which the mask is True."""
+        """Return the component of a voxel [3] in which the mask is True.
+
+        :raises InputError: as :func:`label_components`.
+        """
         for component in self._found:
             if component.holds(voxel):
                 return component
-        self._found.append(_component_at(self.mask, np.asarray(voxel), self.connectivity))
+        voxel = np.asarray(voxel)
+        self._found.append(self._found_nearby(voxel) or self._found_in_all(voxel))
         return self._found[-1]
 
+    def _found_nearby(self, voxel: np.ndarray) -> Component | None:
+        low = np.maximum(voxel - _FIRST_HALF_SIDE, 0)
+        high = np.minimum(voxel + _FIRST_HALF_SIDE + 1, self.mask.shape)
+        while np.prod(high - low) <= self._voxels_left:
+            self._voxels_left -= np.prod(high - low)
+            box = tuple(map(slice, low.tolist(), high.tolist()))
+            labels, _ = label_components(self.mask[box], self.connectivity)
+            component = labels == labels[tuple(voxel - low)]
+            at_start, at_stop = _touched_sides(component)
+            grows = (at_start & (low > 0), at_stop & (high < self.mask.shape))
+            if not np.any(grows):
+                return Component(box, component)
+            side = high - low
+            low, high = np.maximum(low - side * grows[0], 0), np.minimum(high + side * grows[1], self.mask.shape)
+        return None
 
-def _check(mask: np.ndarray, connectivity: int) -> None:
-    if mask.ndim != 3:
-        raise InputError(f"Components are searched in three dimensions; the mask has {mask.ndim}.")
-    if connectivity not in CONNECTIVITIES:
-        raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbours.")
+    def _found_in_all(self, voxel: np.ndarray) -> Component:
+        component = self._labels == self._labels[tuple(voxel)]
+        box = bounding_box(component)
+        return Component(box, component[box])
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        return label_components(self.mask, self.connectivity)[0]
 
 
 def _label(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, int]:
@@ -112,21 +140,7 @@ def _label(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, int]:
     return sitk.GetArrayFromImage(labels).view(np.int32), labeller.GetObjectCount()
 
 
-def _component_at(mask: np.ndarray, voxel: np.ndarray, connectivity: int) -> Component:
-    low, high = np.maximum(voxel - _FIRST_HALF_SIDE, 0), np.minimum(voxel + _FIRST_HALF_SIDE + 1, mask.shape)
-    while True:
-        box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
-        labels, _ = label_components(mask[box], connectivity)
-        component = labels == labels[tuple(voxel - low)]
-        at_start, at_stop = _touched_sides(component)
-        grows = (at_start & (low > 0), at_stop & (high < mask.shape))
-        if not np.any(grows):
-            return Component(box, component)
-        side = high - low
-        low, high = np.maximum(low - side * grows[0], 0), np.minimum(high + side * grows[1], mask.shape)
-
-
 def _touched_sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each axis whether a mask has voxels in the first, and in the last layer: two bool [3]."""
-    layers = [(mask.take(0, axis), mask.take(-1, axis)) for axis in range(3)]
-    return tuple(np.array([layer.any() for layer in side]) for side in zip(*layers, strict=True))
+    views = [np.moveaxis(mask, axis, 0) for axis in range(3)]
+    return tuple(np.array([view[layer].any() for view in views]) for layer in (0, -1))

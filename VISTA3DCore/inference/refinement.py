@@ -179,10 +179,12 @@ def _reference(masks: _Masks, clicks: Sequence[Click]) -> list[Component | None]
 
 
 def _rounded(index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the voxel [3] of a fractional index; where it lies in the array, so does its voxel."""
-    inside = np.all((index >= -0.5) & (index <= np.array(shape) - 0.5))
-    voxel = np.round(index).astype(int)
-    return np.clip(voxel, 0, np.array(shape) - 1) if inside else voxel
+    """Return the voxel [3] of a fractional index; up to a voxel beyond the centres of the border, the border's voxel.
+
+    The reference fails there (an IndexError above the last voxel, a wrong voxel below the first).
+    """
+    last, voxel = np.array(shape) - 1, np.round(index).astype(int)
+    return np.clip(voxel, 0, last) if np.all((index >= -1.0) & (index <= last + 1.0)) else voxel
 
 
 def _labels_around(labels: np.ndarray, voxel: np.ndarray, margin: int) -> np.ndarray:
