@@ -249,6 +249,8 @@ def _show(curves: list[Curve], files: list[Path]) -> None:
     from VISTA3DCore.evaluation.report import summarise
 
     for summary in summarise(curves):
+        time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
+        out.print(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
         out.print(_table([curve for curve in curves if summary.holds(curve)], summary))
     for file in files:
         say(f"Wrote {file}")
@@ -256,8 +258,7 @@ def _show(curves: list[Curve], files: list[Path]) -> None:
 
 def _table(curves: list[Curve], summary: Summary) -> Table:
     """Return Dice after each click: a row per structure, the mean at the end."""
-    time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"Dice, {summary.title}{time}", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     several = len({curve.case for curve in curves}) > 1
     if several:
         table.add_column("case", no_wrap=True)
