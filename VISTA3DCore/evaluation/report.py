@@ -205,7 +205,7 @@ def _label_axes(axes: Axes, clicks: int, title: str) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(_GRID)
     axes.legend(
-        loc="lower right",
+        loc="best",
         frameon=True,
         facecolor="white",
         edgecolor="none",
