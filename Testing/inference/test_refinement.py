@@ -236,14 +236,26 @@ def test_clicks_outside_the_box_touch_nothing(place, variant):
         np.testing.assert_array_equal(result.mask, base)
 
 
-def test_of_equidistant_components_the_larger_one_wins_then_the_one_to_the_left_posterior_inferior():
-    small_and_large = _bar((slice(2, 5), 3, 3), (slice(7, 18), 3, 3))
-    assert _added(refine(_bar(), small_and_large, [Click((5.5, 3, 3))], IDENTITY)) == {(n, 3, 3) for n in range(7, 18)}
+def test_of_equidistant_components_the_larger_one_wins_on_every_grid():
+    interactive = _bar((slice(2, 5), 3, 3), (slice(7, 18), 3, 3))
 
-    alike = _bar((5, 3, 3), (7, 3, 3))
-    assert _added(refine(_bar(), alike, [Click((6, 3, 3))], IDENTITY)) == {(5, 3, 3)}
-    mirrored = np.diag([-1.0, 1.0, 1.0, 1.0])
-    assert _added(refine(_bar(), alike, [Click((-6, 3, 3))], mirrored)) == {(7, 3, 3)}
+    for degrees in range(0, 90, 7):
+        affine = np.eye(4)
+        affine[:3, :3] = Rotation.from_euler("xyz", (degrees, 2 * degrees, 3 * degrees), degrees=True).as_matrix() * 1.3
+        affine[:3, 3] = (-211.3, 87.1, -901.7)
+        click = Click(tuple(apply_affine(affine, np.array([5.5, 3.0, 3.0]))))
+        result = refine(_bar(), interactive, [click], affine)
+        np.testing.assert_array_equal(result.added, _bar((slice(7, 18), 3, 3)))
+
+
+def test_of_equidistant_components_of_one_size_the_first_by_r_then_a_then_s_wins():
+    def chosen(first, second, click, affine=IDENTITY):
+        return _added(refine(_bar(), _bar(first, second), [Click(click)], affine))
+
+    assert chosen((6, 3, 2), (4, 3, 4), (5, 3, 3)) == {(4, 3, 4)}
+    assert chosen((5, 2, 4), (5, 4, 2), (5, 3, 3)) == {(5, 2, 4)}
+    assert chosen((5, 3, 4), (5, 3, 2), (5, 3, 3)) == {(5, 3, 2)}
+    assert chosen((5, 3, 3), (7, 3, 3), (-6, 3, 3), np.diag([-1.0, 1.0, 1.0, 1.0])) == {(7, 3, 3)}
 
 
 def test_permissive_reaches_through_the_base_and_paper_does_not():
