@@ -67,10 +67,8 @@ class Component:
 
     def holds(self, voxel: Sequence[int]) -> bool:
         """Return whether a voxel [3] of the whole array belongs to it."""
-        inside = all(part.start <= index < part.stop for part, index in zip(self.box, voxel, strict=True))
-        return inside and bool(
-            self.mask[tuple(int(index) - part.start for part, index in zip(self.box, voxel, strict=True))]
-        )
+        place = tuple(int(index) - part.start for index, part in zip(voxel, self.box, strict=True))
+        return all(0 <= at < size for at, size in zip(place, self.mask.shape, strict=True)) and bool(self.mask[place])
 
     def voxel_count(self) -> int:
         """Return its number of voxels."""
