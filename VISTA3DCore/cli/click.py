@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from VISTA3DCore.cli import engine
 from VISTA3DCore.cli.console import print_json, say, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs
-from VISTA3DCore.cli.reporting import Reporter, duration
+from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.cli.staging import Staging
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
+    from VISTA3DCore.cli.click_report import ClickReport
     from VISTA3DCore.cli.correction import Base
     from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.interactive import ClickResult
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.session import Segmenter, Session
     from VISTA3DCore.progress import Progress
 
 
@@ -80,7 +82,13 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
         bool, typer.Option("--voxel", help="X,Y,Z are voxel indices i,j,k of the image, not RAS mm.")
     ] = False,
     class_name: Annotated[
-        str, typer.Option("--class", "-c", metavar="NAME", help="What the object is: a name, synonym or index.")
+        str,
+        typer.Option(
+            "--class",
+            "-c",
+            metavar="NAME",
+            help="What the object is: a name, synonym or index; of a group, the member that is hit.",
+        ),
     ] = "",
     new_object: Annotated[
         bool, typer.Option("--new-object", help="The object is none that the model knows, or you do not know.")
@@ -232,70 +240,10 @@ def _class_name(name: str, new_object: bool) -> str | None:
     return None if new_object else name
 
 
-@dataclass(frozen=True, eq=False)
-class _Result:
-    """What came out, in numbers.
-
-    :param box: the changed box as [[i start, i stop], ...]; None where nothing changed.
-    """
-
-    structure: Structure
-    clicks: list[Click]
-    touched: tuple[bool, ...]
-    added: int
-    removed: int
-    millilitres: float
-    box: list[list[int]] | None
-    encoded: int
-    device: str
-    provenance: dict[str, str]
-    seconds: float
-    files: list[Path]
-
-    def show(self) -> None:
-        changes = f"{self.added:,} voxels added, {self.removed:,} removed"
-        took = f"{duration(self.seconds)} on {self.device}"
-        say(f"{self.structure.display_name}: {self.millilitres:.1f} ml, {changes}, in {took}.")
-        if not self.added + self.removed:
-            say("Nothing changed: the result equals the base (which is empty if none was given).", "yellow")
-        idle = [click for click, touched in zip(self.clicks, self.touched, strict=True) if not touched]
-        if idle:
-            places = "; ".join(_described(click) for click in idle[:5]) + ("; ..." if len(idle) > 5 else "")
-            say(f"Without effect, because the model proposes no change there: {places}.", "yellow")
-        for file in self.files:
-            say(f"Wrote {file}")
-
-    def as_json(self, image: Path, notes: list[str]) -> dict[str, Any]:
-        clicks = [
-            {"position": list(click.position), "positive": click.positive, "touched": touched}
-            for click, touched in zip(self.clicks, self.touched, strict=True)
-        ]
-        return {
-            "image": str(image),
-            "files": [str(file) for file in self.files],
-            "structure": {"index": self.structure.index, "name": self.structure.name},
-            "volume_ml": round(self.millilitres, 4),
-            "voxels_added": self.added,
-            "voxels_removed": self.removed,
-            "voxels_changed": self.added + self.removed,
-            "box": self.box,
-            "clicks": clicks,
-            "windows_encoded": self.encoded,
-            "seconds": round(self.seconds, 2),
-            "device": self.device,
-            "provenance": self.provenance,
-            "notes": notes,
-        }
-
-
-def _described(click: Click) -> str:
-    place = ", ".join(f"{value:.1f}" for value in click.position)
-    return f"{'positive' if click.positive else 'negative'} click at {place}"
-
-
 def _run(
     image: Path, asked: _Asked, wishes: engine.Wishes, outputs: Outputs, progress: Progress, quiet: bool
-) -> _Result:
+) -> ClickReport:
+    from VISTA3DCore.cli.click_report import ClickReport
     from VISTA3DCore.imaging.volume import Volume
 
     started = time.monotonic()
@@ -304,64 +252,47 @@ def _run(
     volume = Volume.read(image)
     clicks = asked.clicks_as_typed(volume) + from_files
     segmenter = engine.load(wishes, progress.part(0.02, 0.1))
-    structure = None if asked.class_name is None else segmenter.catalogue.find(asked.class_name)
-    base = asked.read_base(structure, volume)
+    members = segmenter.catalogue.resolve(asked.classes)
+    structure = members[0] if members else None
+    base = asked.read_base(structure, volume) if len(members) < 2 else None
     if not quiet:
         say(f"Running on {segmenter.device}: {segmenter.device_reason}")
     with segmenter.open(volume, progress=progress.part(0.1, 0.2)) as session:
+        if len(members) > 1:
+            structure = _hit(session, asked.class_name, clicks)
+            base = asked.read_base(structure, volume)
+        _warn_of_unknown(structure, segmenter)
         mask = base.mask if base else None
         found = session.click(structure, clicks, mask, policy=asked.policy, progress=progress.part(0.2, 0.95))
     progress.update(0.95, "Writing the results")
-    segmentation = _segmentation(found, structure, base, segmenter, volume)
+    segmentation = _segmentation(found, base, segmenter, volume)
     segmentation.provenance.update(_provenance(clicks, asked))
     files = _write(volume, segmentation, clicks, outputs, progress)
-    return _measured(
-        found, base, segmentation, volume, clicks, str(segmenter.device), time.monotonic() - started, files
-    )
+    seconds = time.monotonic() - started
+    return ClickReport.of(found, mask, segmentation, clicks, str(segmenter.device), seconds, files)
 
 
-def _segmentation(
-    found: ClickResult, structure: Structure | None, base: Base | None, segmenter: Segmenter, volume: Volume
-) -> Segmentation:
+def _hit(session: Session, name: str, clicks: list[Click]) -> Structure:
+    """Return which of the structures that a name stands for is meant: the one that the first positive click hits."""
+    deciding = next((click for click in clicks if click.positive), clicks[0])
+    return session.hit(name, deciding.position)
+
+
+def _warn_of_unknown(structure: Structure | None, segmenter: Segmenter) -> None:
+    if structure is not None and structure.index not in segmenter.available:
+        sentence = f"The model was not trained for '{structure.name}'; it is treated as a new object."
+        warnings.warn(sentence, UserWarning, stacklevel=2)
+
+
+def _segmentation(found: ClickResult, base: Base | None, segmenter: Segmenter, volume: Volume) -> Segmentation:
     """Return a segmentation whose first structure is the one that was clicked."""
     from VISTA3DCore.anatomy.structure import new_object
     from VISTA3DCore.cli.correction import corrected
 
     known = segmenter.catalogue
-    edited = base.edited(structure, found.structure, known) if base else found.structure or structure or new_object()
+    edited = found.structure or (base.identity(known) if base else new_object())
     others = base.others(edited, known) if base else {}
     return corrected(edited, found.mask, others, base, volume, segmenter.provenance)
-
-
-def _measured(
-    found: ClickResult,
-    base: Base | None,
-    segmentation: Segmentation,
-    volume: Volume,
-    clicks: list[Click],
-    device: str,
-    seconds: float,
-    files: list[Path],
-) -> _Result:
-    import numpy as np
-
-    after = found.mask[found.box]
-    before = base.mask[found.box] if base else np.zeros_like(after)
-    bounds = [[int(axis.start or 0), int(axis.stop or 0)] for axis in found.box]
-    return _Result(
-        structure=segmentation.structures[0],
-        clicks=clicks,
-        touched=tuple(map(bool, found.touched)),
-        added=int(np.count_nonzero(after & ~before)),
-        removed=int(np.count_nonzero(before & ~after)),
-        millilitres=float(np.count_nonzero(found.mask) * np.prod(volume.spacing) / 1000.0),
-        box=bounds if all(start < stop for start, stop in bounds) else None,
-        encoded=int(found.encoded),
-        device=device,
-        provenance=segmentation.provenance,
-        seconds=seconds,
-        files=files,
-    )
 
 
 def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
@@ -378,7 +309,14 @@ def _write(
         if outputs.preview:
             from VISTA3DCore.cli.preview import write_preview
 
-            title = f"{segmentation.structures[0].display_name}, {volume.name}"
-            write_preview(staging.path(outputs.preview), volume, segmentation, title, clicks)
+            shown = _first_alone(segmentation)
+            title = f"{shown.structures[0].display_name}, {volume.name}"
+            write_preview(staging.path(outputs.preview), volume, shown, title, clicks)
         progress.check()
         return staging.commit()
+
+
+def _first_alone(segmentation: Segmentation) -> Segmentation:
+    """Return a segmentation of the first structure, without the others."""
+    structure = segmentation.structures[0]
+    return replace(segmentation, labels=segmentation[structure] * structure.index, masks={}, structures=(structure,))

@@ -42,21 +42,12 @@ class Base:
         found = stored.find(structure, segment)
         return cls(stored, found, stored.mask(found, volume, resample), resample)
 
-    def edited(self, structure: Structure | None, hit: Structure | None, known: Catalogue) -> Structure:
-        """Return what the corrected segment is: it keeps its name unless a class was asked for.
-
-        :param structure: the class asked for, or None.
-        :param hit: of a group, the member that the clicks hit.
-        :param known: the model's structures.
-        """
-        if structure is not None:
-            return structure if self.segment.fit(structure) is not None else hit or structure
+    def identity(self, known: Catalogue) -> Structure:
+        """Return what the segment is: a structure of the catalogue, or an object of its own name."""
         found = self.stored.structure(self.segment, known)
-        if found is not None:
-            return found
         is_label = self.segment.id == str(self.segment.value)
         names = {} if is_label else {"name": self.segment.name, "display_name": self.segment.name}
-        return replace(new_object(), **names)
+        return found or replace(new_object(), **names)
 
     def others(self, edited: Structure, known: Catalogue) -> dict[StoredSegment, Structure]:
         """Return the other segments that are structures of the catalogue, each structure once."""

@@ -276,7 +276,8 @@ def _write_title(figure: Figure, title: str, count: int, clicked: bool) -> None:
     width, height = figure.get_size_inches()
     x, y = _MARGIN_IN / width, 1.0 - 0.22 / height
     figure.text(x, y, title, color=_TEXT, fontsize=15, fontweight="bold", ha="left", va="top")
-    note = f"{count} structures in these planes; soft-tissue window {WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU"
+    shown = "1 structure" if count == 1 else f"{count} structures"
+    note = f"{shown} in these planes; soft-tissue window {WINDOW_HU[0]:.0f} to {WINDOW_HU[1]:.0f} HU"
     note += "; clicks: green positive, red negative" if clicked else ""
     figure.text(x, 1.0 - 0.52 / height, note, color=_FAINT, fontsize=9.5, ha="left", va="top")
 

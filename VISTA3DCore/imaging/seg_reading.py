@@ -58,7 +58,7 @@ class StoredSegment:
 
     def structure(self, structures: Iterable[Structure]) -> Structure | None:
         """Return which of several structures the segment is, or None."""
-        fits = [(fit, one) for one in structures if not one.is_group and (fit := self.fit(one)) is not None]
+        fits = [(fit, one) for one in structures if (fit := self.fit(one)) is not None]
         return min(fits, key=lambda pair: pair[0])[1] if fits else None
 
 
