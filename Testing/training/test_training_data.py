@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
 from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
-from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
+from VISTA3DCore.training.prompts import choose_labels, first_clicks, next_clicks, stack_clicks
 
 
 def test_labels_become_classes_and_unions_on_the_ras_grid(tiny_model, labelled_case):
@@ -74,26 +74,45 @@ def test_all_present_structures_and_some_absent_ones_are_asked_for(tiny_model, l
     assert len(set(asked) - {1}) == 2
 
 
-@given(seed=st.integers(0, 2**16), side=st.integers(1, 9), special=st.booleans())
-def test_positive_clicks_are_inside_and_negative_ones_outside(seed, side, special):
-    target = np.zeros((16, 16, 16), bool)
-    target[4 : 4 + side, 5 : 5 + side, 3 : 3 + side] = True
+@given(seed=st.integers(0, 2**16), side=st.integers(1, 9))
+def test_first_clicks_are_true(seed, side):
+    target = _cube(side)
 
-    points, labels = sample_clicks(target, np.random.default_rng(seed), special=special)
+    points, positive = first_clicks(target, np.random.default_rng(seed))
 
-    positive = (labels % 2).astype(bool)
     assert positive.any()
     assert np.array_equal(target[tuple(points.T)], positive)
-    assert set(labels) <= ({2, 3} if special else {0, 1})
 
 
-def test_clicks_of_several_objects_are_padded_with_minus_one():
-    first = (np.array([[1, 2, 3]]), np.array([1]))
-    second = (np.array([[4, 5, 6], [7, 8, 9]]), np.array([1, 0]))
+@given(seed=st.integers(0, 2**16), side=st.integers(1, 9), shift=st.integers(0, 4))
+def test_next_clicks_lie_on_errors_and_the_earlier_ones_stay(seed, side, shift):
+    rng, target = np.random.default_rng(seed), _cube(side)
+    answer = np.roll(target, shift, axis=0)
+    first = first_clicks(target, rng)
 
-    coordinates, labels = stack_clicks([first, second])
+    points, positive = next_clicks(first, target, answer, rng)
 
-    assert labels.tolist() == [[1, -1], [1, 0]]
+    old = len(first[1])
+    assert np.array_equal(points[:old], first[0])
+    assert np.array_equal(positive[:old], first[1])
+    assert positive[old:].tolist() == ([True, False] if shift else [])
+    assert all((target != answer)[tuple(point)] for point in points[old:])
+    assert np.array_equal(target[tuple(points[old:].T)], positive[old:])
+
+
+def _cube(side: int) -> np.ndarray:
+    target = np.zeros((16, 16, 16), bool)
+    target[4 : 4 + side, 5 : 5 + side, 3 : 3 + side] = True
+    return target
+
+
+def test_clicks_of_several_objects_are_padded_and_special_ones_marked():
+    first = (np.array([[1, 2, 3]]), np.array([True]))
+    second = (np.array([[4, 5, 6], [7, 8, 9]]), np.array([True, False]))
+
+    coordinates, labels = stack_clicks([first, second], np.array([False, True]))
+
+    assert labels.tolist() == [[1, -1], [3, 2]]
     assert coordinates[1, 1].tolist() == [7, 8, 9]
 
 

@@ -5,11 +5,14 @@ The steps are those of NV-Segment-CT's configs/inference.json. Only the resampli
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import ras_orientation, to_ras
+from VISTA3DCore.imaging.readers import check_ct
 from VISTA3DCore.imaging.resampling import resample_to_spacing
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.network.config import ModelConfig
@@ -85,3 +88,22 @@ def _scaled(image: np.ndarray, config: ModelConfig) -> np.ndarray:
     scaled = image - np.float32(low)
     scaled /= np.float32(max(high - low, np.finfo(np.float32).tiny))
     return np.clip(scaled, 0.0, 1.0, out=scaled)
+
+
+def check_input(volume: Volume, config: ModelConfig) -> None:
+    """Check that a model can make sense of a volume's intensities; oddities become warnings.
+
+    :raises InputError: with the reason, if it cannot.
+    """
+    if config.intensity_percentiles is not None:
+        _check_finite(volume)
+        return
+    for sentence in check_ct(volume):
+        warnings.warn(sentence, UserWarning, stacklevel=3)
+
+
+def _check_finite(volume: Volume) -> None:
+    if not np.isfinite(volume.array).all():
+        raise InputError("The image contains NaN or infinite values; repair it first.")
+    if volume.array.min() == volume.array.max():
+        raise InputError("All voxels of the image have the same value; there is nothing to segment.")

@@ -5,10 +5,12 @@ and negative clicks. ADD are the connected components of Q \\ A, REMOVE those of
 
     A  union  { c in ADD : a click of P+ touches c }  minus  { c in REMOVE : a click of P- touches c }.
 
-A click touches the component that has the voxel nearest to it: any distance within that voxel, otherwise at most a
-tolerance, from the click to the voxel's centre in mm. Equidistant components: the one with more voxels, then the one
-whose nearest voxel comes first by R, then A, then S. So the result depends on places in the patient alone, not on the
-order of clicks or on how the array lies in memory, and not on how tightly A and Q were cropped.
+A positive click looks for the nearest voxel of Q, a negative one for the nearest voxel outside of Q: any distance within
+that voxel, otherwise at most a tolerance, from the click to the voxel's centre in mm. If A agrees with Q there, the click
+is served already; otherwise it touches the component of that voxel. Equidistant components: the one with more voxels,
+then the one whose nearest voxel comes first by R, then A, then S. So the result depends on places in the patient alone,
+not on the order of clicks or on how the array lies in memory, and not on how tightly A and Q were cropped; and refining
+it again with the same clicks changes nothing.
 """
 
 from __future__ import annotations
@@ -61,8 +63,7 @@ def refine(
     """Change ``base`` to ``interactive`` in the components that clicks touch, and nowhere else (Algorithm 1).
 
     The module's docstring has the definition. One object at a time. The inputs stay as they are. A click outside the
-    box touches only what lies within the tolerance. Without tolerance, refining the result again with the same clicks
-    changes nothing (26 neighbours); with one, a click whose component was taken may reach the next nearest.
+    box touches only what lies within the tolerance.
 
     Variants: ``"paper"``. ``"permissive"``: a positive click inside A takes the component of Q, not of Q \\ A, so that
     it can reach through what was segmented already; each click for itself. ``"reference"``: what MONAI's
@@ -129,13 +130,16 @@ class _Masks:
         """Return the fractional voxel index [3] of a click."""
         return apply_affine(np.linalg.inv(self.affine), np.array(click.position))
 
-    def nearest_voxels(self, mask: np.ndarray, click: Click, tolerance: float) -> np.ndarray:
-        """Return the voxels of a mask that are nearest to a click, [n, 3] by R, then A, then S; n = 0: none near."""
+    def nearest_voxels(self, mask: np.ndarray, click: Click, tolerance: float, value: bool = True) -> np.ndarray:
+        """Return the voxels of a mask that are nearest to a click, [n, 3] by R, then A, then S; n = 0: none near.
+
+        :param value: look for voxels in which the mask has this value.
+        """
         index = self.index_of(click)
         reach = np.maximum(tolerance * np.linalg.norm(np.linalg.inv(self.affine)[:3, :3], axis=1), 0.5) + _SAME_INDEX
         low = np.clip(np.ceil(index - reach), 0, mask.shape).astype(int)
         high = np.clip(np.floor(index + reach) + 1, low, mask.shape).astype(int)
-        voxels = low + np.argwhere(mask[tuple(map(slice, low, high))])
+        voxels = low + np.argwhere(mask[tuple(map(slice, low, high))] == value)
         offsets = apply_affine(self.affine, voxels) - click.position
         distances = np.linalg.norm(offsets, axis=1)
         inside = np.all(np.abs(voxels - index) <= 0.5 + _SAME_INDEX, axis=1)
@@ -144,26 +148,32 @@ class _Masks:
         order = np.lexsort(np.round(offsets[nearest] / _SAME_MM).T[::-1])
         return voxels[nearest][order]
 
-    def touched(self, components: ComponentsOnDemand, click: Click) -> Component | None:
-        """Return the component that a click touches, or None."""
-        nearest = self.nearest_voxels(components.mask, click, self.tolerance)
-        candidates = [components.at(voxel) for voxel in nearest]
-        if len(candidates) < 2 or all(candidate is candidates[0] for candidate in candidates):
-            return candidates[0] if candidates else None
-        return max(candidates, key=Component.voxel_count)
+    def touched(self, click: Click) -> Component | None:
+        """Return the component to add (or, for a negative click, to remove) that a click touches, or None."""
+        components = self.add if click.positive else self.remove
+        nearest = self.nearest_voxels(self.interactive, click, self.tolerance, value=click.positive)
+        if not len(nearest) or not components.mask[tuple(nearest.T)].all():
+            return None
+        return _largest([components.at(voxel) for voxel in nearest])
+
+
+def _largest(candidates: Sequence[Component]) -> Component:
+    """Return the component with the most voxels, the first of equals."""
+    return candidates[0] if len(candidates) == 1 else max(candidates, key=Component.voxel_count)
 
 
 def _paper(masks: _Masks, clicks: Sequence[Click]) -> list[Component | None]:
-    return [masks.touched(masks.add if click.positive else masks.remove, click) for click in clicks]
+    return [masks.touched(click) for click in clicks]
 
 
 def _permissive(masks: _Masks, clicks: Sequence[Click]) -> list[Component | None]:
-    def components_for(click: Click) -> ComponentsOnDemand:
-        if not click.positive:
-            return masks.remove
-        return masks.proposed if len(masks.nearest_voxels(masks.base, click, 0.0)) else masks.add
+    def component_for(click: Click) -> Component | None:
+        if not click.positive or not len(masks.nearest_voxels(masks.base, click, 0.0)):
+            return masks.touched(click)
+        nearest = masks.nearest_voxels(masks.interactive, click, masks.tolerance)
+        return _largest([masks.proposed.at(voxel) for voxel in nearest]) if len(nearest) else None
 
-    return [masks.touched(components_for(click), click) for click in clicks]
+    return [component_for(click) for click in clicks]
 
 
 def _reference(masks: _Masks, clicks: Sequence[Click]) -> list[Component | None]:

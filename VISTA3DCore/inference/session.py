@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import torch
 import VISTA3DCore
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import ClassScores, score_block
+from VISTA3DCore.inference.click_scores import ScoreMap
+from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
 from VISTA3DCore.inference.devices import choose_device, free_memory
 from VISTA3DCore.inference.feature_map import (
     AutomaticBackend,
@@ -25,7 +29,9 @@ from VISTA3DCore.inference.feature_map import (
     map_bytes,
     slab_bytes,
 )
-from VISTA3DCore.inference.preprocessing import Box, ModelGrid, preprocess
+from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
+from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
+from VISTA3DCore.inference.preprocessing import Box, ModelGrid, check_input, preprocess
 from VISTA3DCore.inference.region import context_box, cut_to_region, to_region
 from VISTA3DCore.inference.restoration import RESTORERS, Grids
 from VISTA3DCore.inference.windows import Preset, WindowLayout, find_preset
@@ -105,18 +111,27 @@ class Segmenter:
             return self.config.classes
         return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
 
-    def open(self, volume: Volume, progress: ProgressLike = None, feature_dtype: str = "float32") -> Session:
+    def open(
+        self,
+        volume: Volume,
+        progress: ProgressLike = None,
+        feature_dtype: str = "float32",
+        click_dtype: str = "float16",
+        click_cache_bytes: int | None = None,
+    ) -> Session:
         """Check and preprocess a volume.
 
         :param feature_dtype: ``float32``, or ``float16`` to retain features in half the memory; 99.9 % or more of
             the labels stay the same.
+        :param click_dtype: in which click features are kept and used, ``float16`` or ``float32``.
+        :param click_cache_bytes: budget for kept click features, on the device and on the host each; by default
+            shares of the free memory.
         :raises InputError: if the volume cannot be segmented by this model.
         """
-        if feature_dtype not in _FEATURE_TYPES:
-            raise InputError(f"Features cannot be kept as '{feature_dtype}'; use one of: {', '.join(_FEATURE_TYPES)}.")
+        dtypes = [_lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
         check_input(volume, self.config)
         grid = preprocess(volume, self.config, Progress.of(progress))
-        return Session(self, grid, volume, _FEATURE_TYPES[feature_dtype])
+        return Session(self, grid, volume, *dtypes, click_cache_bytes)
 
 
 _FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -129,8 +144,17 @@ class Session:
     structure needs no network.
     """
 
-    def __init__(self, segmenter: Segmenter, grid: ModelGrid, volume: Volume, feature_dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        grid: ModelGrid,
+        volume: Volume,
+        feature_dtype: torch.dtype,
+        click_dtype: torch.dtype,
+        click_cache_bytes: int | None,
+    ) -> None:
         self._segmenter, self._grid, self._dtype = segmenter, grid, feature_dtype
+        self._click_dtype, self._click_cache_bytes = click_dtype, click_cache_bytes
         self._affine, self._shape = volume.affine, volume.shape
         self._features: dict[tuple[str, tuple], FeatureMap] = {}
         self._closed = False
@@ -144,6 +168,9 @@ class Session:
     def close(self) -> None:
         """Free the image and the features; the session cannot be used any more."""
         self._features.clear()
+        if "_clicking" in self.__dict__:
+            self._clicking.interaction.encoder.clear()
+            del self._clicking
         self._grid = ModelGrid(np.zeros((0, 0, 0), dtype=np.float32), self._grid.affine)
         self._closed = True
 
@@ -215,6 +242,100 @@ class Session:
             result[tuple(planes)] = score_block(block, vector)
         return result
 
+    def click(
+        self,
+        structure: Target,
+        clicks: Sequence[Click],
+        base: np.ndarray | None = None,
+        *,
+        settled: int = 0,
+        policy: str = "reuse",
+        variant: str = "paper",
+        progress: ProgressLike = None,
+    ) -> ClickResult:
+        """Segment or correct one object by clicks.
+
+        The answer depends on the arguments alone. So to undo, remove, move or flip a click, ask again with the changed
+        list: the result is as if it had been so from the start, and no window is encoded that was before.
+
+        :param structure: a name, index or structure of the catalogue (of a group, the click goes to the member that it
+            hits), or None for an object without a class.
+        :param clicks: all clicks on the object, in any order.
+        :param base: bool [i, j, k] of the input grid, the mask from before the first click; None for an empty one.
+        :param settled: how many of the clicks, the first ones, were placed before the base was last edited by hand.
+            They still tell the network what is meant, but no longer add or remove anything.
+        :param policy: ``reuse`` answers from windows of a fixed lattice, which neighbouring clicks share, and asks
+            further windows while the object touches a window's side; ``centred`` from one window around each click, as
+            the reference does.
+        :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.refinement.refine`.
+        :raises UnknownStructureError: if the structure is unknown or a dead class.
+        :raises InputError: if the clicks or the base cannot be used. :raises ModelError: if the model takes no clicks.
+        :raises Cancelled: if ``progress`` was cancelled; nothing has changed.
+        """
+        request = ClickRequest(tuple(clicks), base, settled, policy, variant)
+        return self._clicking.click(structure, request, Progress.of(progress))
+
+    def warm(self, position: Sequence[float], policy: str = "reuse", progress: ProgressLike = None) -> int:
+        """Encode the window for a click at a place (RAS mm) ahead of it; return how many windows that took (0 or 1)."""
+        return self._clicking.interaction.warm(position, policy, Progress.of(progress))
+
+    def hit(self, structure: Target, position: Sequence[float]) -> Structure:
+        """Return the structure that a click at a place (RAS mm) means; of a group, the member seen there."""
+        return self._clicking.hit(structure, position)
+
+    def uncertainty(
+        self,
+        structure: Target,
+        clicks: Sequence[Click],
+        base: np.ndarray | None = None,
+        *,
+        progress: ProgressLike = None,
+    ) -> np.ndarray:
+        """Return how unsure the network is, float32 on the model grid: 1 where the score is 0, 0 where it is sure.
+
+        As for :meth:`click`. Without clicks, the automatic branch answers.
+        """
+        progress = Progress.of(progress)
+        if not clicks:
+            scores = self._automatic_answer(structure, progress).scores
+            return uncertainty_of(scores, np.ones(scores.shape, dtype=bool))
+        return self._clicking.uncertainty(structure, ClickRequest(tuple(clicks), base), progress)
+
+    def suggest(
+        self,
+        structure: Target,
+        clicks: Sequence[Click],
+        base: np.ndarray | None = None,
+        count: int = 1,
+        *,
+        progress: ProgressLike = None,
+    ) -> tuple[Suggestion, ...]:
+        """Return the places (RAS mm) that are most worth the next clicks, the best first; fewer if there are fewer.
+
+        Arguments and errors as for :meth:`click`. Without clicks, the automatic branch's doubt about the base decides.
+        """
+        progress = Progress.of(progress)
+        if clicks:
+            return self._clicking.suggest(structure, ClickRequest(tuple(clicks), base), count, progress)
+        if base is None:
+            raise InputError("Without clicks and without a mask there is nothing to suggest; place a first click.")
+        ClickRequest((), base).check_base(self._clicking.interaction.grids)
+        return self._clicking.suggest_from(self._automatic_answer(structure, progress), base, (), count)
+
+    @cached_property
+    def _clicking(self) -> Clicking:
+        self._require_open()
+        segmenter = self._segmenter
+        cache = click_cache(segmenter.device, self._click_cache_bytes)
+        place = self._grid, self._affine, self._shape
+        return Clicking(segmenter.backend, segmenter.catalogue, segmenter.available, *place, cache, self._click_dtype)
+
+    def _automatic_answer(self, structure: Target, progress: Progress) -> ScoreMap:
+        if structure is None:
+            raise InputError("A new object is known by its clicks alone; place a first click.")
+        scores = self.scores(structure, progress=progress)
+        return ScoreMap((0, 0, 0), scores, np.ones(scores.shape, dtype=bool))
+
     @property
     def _whole(self) -> Box:
         return tuple(slice(0, size) for size in self._grid.image.shape)
@@ -264,29 +385,6 @@ class Session:
     def _require_open(self) -> None:
         if self._closed:
             raise InputError("The session is closed; open the volume again.")
-
-
-def check_input(volume: Volume, config: ModelConfig) -> None:
-    """Check that a model can make sense of a volume's intensities; oddities become warnings.
-
-    :raises InputError: with the reason, if it cannot.
-    """
-    import warnings
-
-    from VISTA3DCore.imaging.readers import check_ct
-
-    if config.intensity_percentiles is not None:
-        _check_finite(volume)
-        return
-    for sentence in check_ct(volume):
-        warnings.warn(sentence, UserWarning, stacklevel=3)
-
-
-def _check_finite(volume: Volume) -> None:
-    if not np.isfinite(volume.array).all():
-        raise InputError("The image contains NaN or infinite values; repair it first.")
-    if volume.array.min() == volume.array.max():
-        raise InputError("All voxels of the image have the same value; there is nothing to segment.")
 
 
 def _network(config: ModelConfig, state: dict[str, torch.Tensor]) -> torch.nn.Module:

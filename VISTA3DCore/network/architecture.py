@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai.networks.nets.segresnet_ds import SegResNetDS2
 from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMappingSAM
+from torch import nn
 
 from VISTA3DCore.network.config import ModelConfig
 
@@ -14,7 +15,7 @@ def build_network(config: ModelConfig) -> VISTA3D:
     With the default configuration it equals ``monai.networks.nets.vista3d132()``; other widths and depths give the
     same network with fewer channels or levels. Parameter names are those of the released checkpoints.
 
-    :param config: width (C), blocks_down (levels), n_classes and last_supported are used here.
+    :param config: width (C), click_width, blocks_down (levels), n_classes and last_supported are used here.
     """
     encoder = SegResNetDS2(
         in_channels=1,
@@ -25,7 +26,9 @@ def build_network(config: ModelConfig) -> VISTA3D:
         dsdepth=1,
     )
     class_head = ClassMappingClassify(n_classes=config.n_classes, feature_size=config.width, use_mlp=True)
+    if config.click_features != config.width:
+        encoder.up_layers[-1]["head"] = nn.Conv3d(config.width, config.click_features, kernel_size=1)
     point_head = PointMappingSAM(
-        feature_size=config.width, n_classes=config.n_classes, last_supported=config.last_supported
+        feature_size=config.click_features, n_classes=config.n_classes, last_supported=config.last_supported
     )
     return VISTA3D(image_encoder=encoder, class_head=class_head, point_head=point_head).eval()

@@ -17,6 +17,8 @@ class ModelConfig:
 
     :param name: the model's name, for provenance.
     :param width: feature channels (48 officially), a multiple of 8.
+    :param click_width: channels of the interactive head where they differ from ``width``; its attention needs enough
+        of them per head (6 officially) to tell directions in space apart, however narrow the rest is.
     :param blocks_down: residual blocks on each encoder level; its length is the number of levels.
     :param window: sides of the sliding window in voxels, multiples of 2^(levels - 1).
     :param spacing: voxel spacing of the model grid in mm, RAS.
@@ -31,6 +33,7 @@ class ModelConfig:
 
     name: str = "vista3d-ct"
     width: int = 48
+    click_width: int | None = None
     blocks_down: tuple[int, ...] = (1, 2, 2, 4, 4)
     window: tuple[int, int, int] = (128, 128, 128)
     spacing: tuple[float, float, float] = (1.5, 1.5, 1.5)
@@ -44,10 +47,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         factor = 2 ** (len(self.blocks_down) - 1)
-        if self.width % 8 or self.width <= 0:
-            raise ModelError(f"The model's width is {self.width}; it must be a positive multiple of 8.")
+        for width in (self.width, self.click_features):
+            if width % 8 or width <= 0:
+                raise ModelError(f"The model's width is {width}; it must be a positive multiple of 8.")
         if len(self.window) != 3 or any(side <= 0 or side % factor for side in self.window):
             raise ModelError(f"The model's window {self.window} must have three sides that are multiples of {factor}.")
+
+    @property
+    def click_features(self) -> int:
+        """Channels of the interactive head."""
+        return self.width if self.click_width is None else self.click_width
 
     def to_json(self) -> str:
         """Return the configuration as JSON, as it is stored in a checkpoint's metadata."""

@@ -15,11 +15,14 @@ from monai.transforms import ClassesToIndicesd
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.architecture import build_network
+from VISTA3DCore.network.click_head import ClickHead
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.augmentation import patch_transform, seed_transform
+from VISTA3DCore.training.click_loss import ClickObjects, click_loss
 from VISTA3DCore.training.datasets import IGNORE, LoadedCase
+from VISTA3DCore.training.initialisation import localise_attention
 from VISTA3DCore.training.losses import map_loss, prompt_loss
-from VISTA3DCore.training.prompts import choose_labels, sample_clicks, stack_clicks
+from VISTA3DCore.training.prompts import choose_labels
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,9 @@ class TrainingConfig:
         few parameters must grow by an order of magnitude before any score can be sure.
     :param absent_prompts: classes that are not in the patch but asked for, so that absence is learned.
     :param click_interval: the click branch is trained in every n-th step.
+    :param click_only: train the interactive branch alone; encoder and automatic branch stay as they are.
     :param click_objects: objects per click step.
+    :param click_iterations: answers, each after clicks on the errors of the one before, in one click step.
     :param zero_shot: probability that an object is presented with the zero-shot token.
     :param average_decay: of the exponential moving average of the weights, which is the result.
     :param crop: side of the region that augmentation deforms; the window is its centre.
@@ -44,8 +49,10 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warm_up: int = 100
     absent_prompts: int = 8
-    click_interval: int = 3
-    click_objects: int = 3
+    click_interval: int = 2
+    click_only: bool = False
+    click_objects: int = 2
+    click_iterations: int = 5
     zero_shot: float = 0.25
     average_decay: float = 0.995
     crop: int = 80
@@ -78,6 +85,15 @@ class Trainer:
         self._special = {entry.index for entry in catalogue(model.label_set) if entry.special_click_tokens}
         torch.manual_seed(training.seed)
         self.network = build_network(model).train()
+        localise_attention(self.network.point_head)
+        self._click_head = ClickHead(self.network.point_head)
+        if training.click_only:
+            for part in (
+                self.network.image_encoder.encoder,
+                self.network.image_encoder.up_layers_auto,
+                self.network.class_head,
+            ):
+                part.requires_grad_(False)
         self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
         self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=training.weight_decay)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
@@ -106,6 +122,13 @@ class Trainer:
         self.save()
         return self.step >= self.training.steps
 
+    def start_from(self, weights: dict[str, torch.Tensor]) -> None:
+        """Take over the weights of a model wherever name and shape agree; the rest begins at random."""
+        own = self.network.state_dict()
+        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
+        self.network.load_state_dict(own | fitting)
+        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
+
     def train_step(self) -> dict[str, float]:
         """Draw one patch, train on it, and return its losses."""
         rng = np.random.default_rng((self.training.seed, self.step))
@@ -130,14 +153,18 @@ class Trainer:
         prompts = choose_labels(label.numpy(), case, self.classes, self.training.absent_prompts, rng)
         if not len(prompts):
             return {}
-        clicking = self.step % self.training.click_interval == 0
-        with torch.autocast("cpu", torch.bfloat16):
-            click_features, features = self.network.image_encoder(image, with_point=clicking, with_label=True)
-            features = self.network.class_head.image_post_mapping(features)[0].float()
         targets, valid = torch.stack([label == value for value in prompts.tolist()]), label != IGNORE
-        losses = self._automatic_losses(features, prompts, targets, label, case)
-        if clicking and (objects := self._click_objects(targets & valid, prompts, rng)):
-            losses["click"] = self._click_loss(click_features, targets, valid, objects, prompts, rng)
+        clicking = self.step % self.training.click_interval == 0
+        automatic = not self.training.click_only
+        with torch.autocast("cpu", torch.bfloat16):
+            click_features, features = self.network.image_encoder(image, with_point=clicking, with_label=automatic)
+            if automatic:
+                features = self.network.class_head.image_post_mapping(features)[0].float()
+        losses = self._automatic_losses(features, prompts, targets, label, case) if automatic else {}
+        if clicking and (objects := self._click_objects(targets, prompts, valid, rng)):
+            losses["click"] = click_loss(
+                self._click_head, click_features, objects, valid, self.training.click_iterations, rng
+            )
         return losses
 
     def _automatic_losses(
@@ -162,30 +189,15 @@ class Trainer:
         scores = torch.einsum("kc,cxyz->kxyz", vectors, features)
         return scores[0] if len(members) == 1 else torch.logsumexp(scores, 0)
 
-    def _click_objects(self, targets: torch.Tensor, prompts: np.ndarray, rng: np.random.Generator) -> list[int]:
-        large = [row for row in range(len(prompts)) if int(targets[row].sum()) >= 30]
-        return rng.permutation(large)[: self.training.click_objects].tolist()
-
-    def _click_loss(
-        self,
-        features: torch.Tensor,
-        targets: torch.Tensor,
-        valid: torch.Tensor,
-        objects: list[int],
-        prompts: np.ndarray,
-        rng: np.random.Generator,
-    ) -> torch.Tensor:
-        special = [int(prompts[row]) in self._special for row in objects]
-        clicks = [
-            sample_clicks((targets[row] & valid).numpy(), rng, special=flag)
-            for row, flag in zip(objects, special, strict=True)
-        ]
-        coordinates, labels = stack_clicks(clicks)
-        unseen = torch.as_tensor(rng.random(len(objects)) < self.training.zero_shot)
-        classes = torch.where(unseen, self.model.last_supported + 1, 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = self.network.point_head(features, coordinates, labels, class_vector=classes)
-        return prompt_loss(logits[:, 0].float(), targets[objects], valid)
+    def _click_objects(
+        self, targets: torch.Tensor, prompts: np.ndarray, valid: torch.Tensor, rng: np.random.Generator
+    ) -> ClickObjects | None:
+        """Choose what is clicked in this patch; small remains at the border teach nothing."""
+        large = [row for row in range(len(prompts)) if int((targets[row] & valid).sum()) >= 30]
+        rows = rng.permutation(large)[: self.training.click_objects].tolist()
+        special = np.array([int(prompts[row]) in self._special for row in rows])
+        zero_shot = rng.random(len(rows)) < self.training.zero_shot
+        return ClickObjects(targets[rows], special, zero_shot) if rows else None
 
     def _parameter_groups(self) -> list[dict]:
         rate, head = self.training.learning_rate, self.network.class_head

@@ -1,7 +1,8 @@
 """The recipe of the small model that the repository carries.
 
 ``python -m VISTA3DCore.training.mini --data FOLDER --run runs/mini`` trains it, resuming where it was stopped;
-``--export FILE`` writes the averaged weights of the run as a model in fp16.
+``--start MODEL --click-only`` trains the interactive branch on top of an automatic one. ``--export FILE`` writes the
+averaged weights of the run as a model in fp16.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from VISTA3DCore.network.checkpoints import save_checkpoint
+from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.training.datasets import LoadedCase, load_case, read_index, trained_classes
@@ -21,7 +22,13 @@ from VISTA3DCore.training.loop import Trainer, TrainingConfig
 from VISTA3DCore.training.packaged import packaged_case
 
 MODEL = ModelConfig(
-    name="mini", width=16, blocks_down=(1, 2, 2, 4), window=(48, 48, 48), spacing=(4.0, 4.0, 4.0), n_classes=133
+    name="mini",
+    width=16,
+    click_width=48,
+    blocks_down=(1, 2, 2, 4),
+    window=(48, 48, 48),
+    spacing=(4.0, 4.0, 4.0),
+    n_classes=133,
 )
 TRAINING = TrainingConfig(steps=4000, crop=60)
 WEIGHTS = {"lidc-idri-0001": 4.0, "totalseg_s0009": 4.0, "totalseg_s0003": 1.2, "pancreas_ctcb_001": 0.5}
@@ -51,14 +58,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=TRAINING.steps)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop (resumably) after this time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rate", type=float, default=TRAINING.learning_rate, help="peak learning rate")
+    parser.add_argument("--click-only", action="store_true", help="train the interactive branch alone")
+    parser.add_argument("--start", type=Path, help="begin a new run with the weights of this model")
     parser.add_argument("--export", type=Path, help="write the model here and stop, without training")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    training = replace(TRAINING, steps=arguments.steps)
+    training = replace(TRAINING, steps=arguments.steps, learning_rate=arguments.rate)
+    if arguments.click_only:
+        training = replace(training, click_only=True, click_interval=1)
     cases = load_cases(arguments.data, arguments.packages, training.crop)
     classes = trained_classes(cases, MINIMUM_VOXELS)
     print(f"{len(cases)} cases, {len(classes)} classes", flush=True)  # noqa: T201
     trainer = Trainer(replace(MODEL, classes=classes), training, cases, classes, arguments.run / "state.pt")
+    if arguments.start and not trainer.step:
+        trainer.start_from(load_checkpoint(arguments.start)[1])
     if arguments.export:
         save_checkpoint(arguments.export, trainer.model, trainer.average, torch.float16)
     else:

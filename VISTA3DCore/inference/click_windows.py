@@ -1,0 +1,121 @@
+"""Which window answers a click. Positions are voxel indices of the model grid; a window may reach beyond it, into air.
+
+``centred`` equals the reference (``point_based_window_inferer`` in MONAI): one window around each click, pushed back
+into the volume. ``reuse`` takes the window of a fixed lattice, half a window apart, whose centre is nearest to the
+click: it depends on the click's place alone, so neighbouring clicks share a window that is encoded once, and removing
+or moving one click changes nothing for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.inference.windows import Shape, axis_starts
+
+_LATTICE_OVERLAP = 0.5
+
+Policy = Callable[[np.ndarray, Shape, Shape], Shape]
+
+
+def centred_window(place: np.ndarray, shape: Shape, window: Shape) -> Shape:
+    """Return the first voxel of the window around a click.
+
+    :param place: fractional voxel index [3] of the click.
+    :param shape: of the model grid.
+    :param window: sides.
+    """
+    return tuple(_centred(*axis) for axis in zip(place.tolist(), shape, window, strict=True))
+
+
+def lattice_window(place: np.ndarray, shape: Shape, window: Shape) -> Shape:
+    """Return the first voxel of the lattice window whose centre is nearest to a click."""
+    return tuple(_on_lattice(*axis) for axis in zip(place.tolist(), shape, window, strict=True))
+
+
+def neighbour_window(start: Shape, axis: int, direction: int, shape: Shape, window: Shape) -> Shape | None:
+    """Return the window half a window further along an axis, at most to the volume's end; None if there is none.
+
+    :param direction: -1 or 1.
+    """
+    limit = shape[axis] - window[axis]
+    moved = min(max(start[axis] + direction * (window[axis] // 2), 0), limit)
+    if limit <= 0 or (moved - start[axis]) * direction <= 0:
+        return None
+    return (*start[:axis], moved, *start[axis + 1 :])
+
+
+def holds(start: Shape, window: Shape, place: np.ndarray) -> bool:
+    """Return whether a click's nearest voxel lies in a window."""
+    voxel = nearest_voxel(place)
+    return all(first <= index < first + side for first, side, index in zip(start, window, voxel, strict=True))
+
+
+def nearest_voxel(place: np.ndarray) -> tuple[int, int, int]:
+    """Return the voxel that a fractional index lies in."""
+    return tuple(int(np.floor(value + 0.5)) for value in place)
+
+
+def window_image(image: np.ndarray, start: Shape, window: Shape) -> torch.Tensor:
+    """Return a window [1, 1, w, w, w] of the image [i, j, k]; beyond its border lies air (0), as in the reference."""
+    inside = [
+        slice(max(first, 0), max(min(first + side, size), 0))
+        for first, side, size in zip(start, window, image.shape, strict=True)
+    ]
+    place = tuple(
+        slice(part.start - first, max(part.stop - first, part.start - first))
+        for part, first in zip(inside, start, strict=True)
+    )
+    result = torch.zeros(1, 1, *window)
+    cut = image[tuple(inside)]
+    if cut.size:
+        result[0, 0][place] = torch.from_numpy(np.ascontiguousarray(cut))
+    return result
+
+
+def _centred(place: float, size: int, side: int) -> int:
+    half, padding = side // 2, max(side - size, 0)
+    before = padding // 2
+    # The reference works on the padded volume; its positions are shifted by the padding in front.
+    place, size = place + before, size + padding
+    if _outside(place, size):
+        return _reaching(place, side) - before
+    if place - half < 0:
+        return -before
+    if place + half > size:
+        return size - side - before
+    return int(place) - half - before
+
+
+def _on_lattice(place: float, size: int, side: int) -> int:
+    before, padded = max(side - size, 0) // 2, max(size, side)
+    if _outside(place + before, padded):
+        return _reaching(place, side)
+    starts = axis_starts(padded, side, _LATTICE_OVERLAP)
+    return min(starts, key=lambda start: (abs(start + (side - 1) / 2 - place - before), start)) - before
+
+
+def _reaching(place: float, side: int) -> int:
+    """Place a window for a click beyond the foreground: as much of the image as possible, some air behind the click."""
+    voxel, depth = int(np.floor(place + 0.5)), side // 8
+    return voxel - depth if place < 0 else voxel + depth - side + 1
+
+
+def _outside(place: float, size: int) -> bool:
+    return not -0.5 <= place < size - 0.5
+
+
+POLICIES: dict[str, Policy] = {"reuse": lattice_window, "centred": centred_window}
+
+
+def find_policy(name: str) -> Policy:
+    """Return a policy by name.
+
+    :raises InputError: if there is no such policy.
+    """
+    if name not in POLICIES:
+        raise InputError(f"There is no window policy '{name}'; use one of: {', '.join(POLICIES)}.")
+    return POLICIES[name]

@@ -1,0 +1,262 @@
+"""From clicks to a changed mask: prompt the network, bring its answer to the input grid, apply Algorithm 1 there.
+
+Only a box of the input grid is computed: the components of the answer that positive clicks touch, and the part of the
+base in which negative clicks may remove something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from VISTA3DCore.anatomy.structure import Structure
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.clicks import Click, positions_of
+from VISTA3DCore.imaging.geometry import spacing_of
+from VISTA3DCore.inference.click_growth import answer_clicks
+from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
+from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap
+from VISTA3DCore.inference.click_windows import find_policy
+from VISTA3DCore.inference.components import ComponentsOnDemand, bounding_box
+from VISTA3DCore.inference.preprocessing import Box
+from VISTA3DCore.inference.refinement import TOLERANCE_MM, VARIANTS, refine
+from VISTA3DCore.inference.windows import Shape
+from VISTA3DCore.progress import Progress
+
+EMPTY_BOX: Box = (slice(0, 0),) * 3
+
+
+@dataclass(frozen=True, eq=False)
+class ClickResult:
+    """What clicks made of a mask.
+
+    :param base: the mask from before the first click (bool [i, j, k] of the input grid), or None for an empty one.
+    :param box: the smallest box of the input grid in which the result differs from the base; empty slices if nowhere.
+    :param patch: the result in this box, bool.
+    :param touched: for each click, whether it selected a component to add or remove; False for settled clicks.
+    :param encoded: how many windows had to be encoded for this answer.
+    :param structure: what was clicked (of a group, the member that was hit), or None for a new object.
+    """
+
+    base: np.ndarray | None
+    shape: Shape
+    box: Box
+    patch: np.ndarray
+    touched: tuple[bool, ...]
+    encoded: int = 0
+    structure: Structure | None = None
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """The whole result, bool [i, j, k] of the input grid; a new array."""
+        mask = np.zeros(self.shape, dtype=bool) if self.base is None else self.base.copy(order="K")
+        mask[self.box] = self.patch
+        return mask
+
+    @property
+    def changed(self) -> bool:
+        """Whether the result differs from the base."""
+        return self.patch.size > 0
+
+
+@dataclass(frozen=True)
+class ClickRequest:
+    """One question of a user; see :meth:`VISTA3DCore.inference.session.Session.click` for the meaning."""
+
+    clicks: tuple[Click, ...]
+    base: np.ndarray | None = None
+    settled: int = 0
+    policy: str = "reuse"
+    variant: str = "paper"
+
+    def check(self, grids: ParallelGrids) -> None:
+        """:raises InputError: with one sentence, if the request cannot be answered."""
+        find_policy(self.policy)
+        if self.variant not in VARIANTS:
+            raise InputError(f"There is no variant '{self.variant}'; use one of: {', '.join(VARIANTS)}.")
+        if not 0 <= self.settled <= len(self.clicks):
+            raise InputError(f"{self.settled} settled clicks were announced, but there are {len(self.clicks)} clicks.")
+        self.check_base(grids)
+        if not self.clicks:
+            raise InputError("There is no click; place at least one.")
+        if self.base is None and not any(click.positive for click in self.clicks):
+            raise InputError("Negative clicks need a mask to take from; place a positive click or give a base mask.")
+        self._check_places(grids)
+
+    def check_base(self, grids: ParallelGrids) -> None:
+        """:raises InputError: if the base is no mask of the input grid, or empty."""
+        if self.base is None:
+            return
+        shape = grids.target_shape
+        if not isinstance(self.base, np.ndarray) or self.base.dtype != bool:
+            raise InputError("The base mask must be a bool array; compare a label map with its value first.")
+        if self.base.shape != shape:
+            raise InputError(
+                f"The base mask has {_by(self.base.shape)} voxels, the volume {_by(shape)}; resample the mask onto the "
+                "volume's grid first."
+            )
+        if not self.base.any():
+            raise InputError("The base mask is empty; leave it out to begin from nothing.")
+
+    def _check_places(self, grids: ParallelGrids) -> None:
+        places = grids.to_target(positions_of(self.clicks))
+        polarity: dict[tuple[int, ...], bool] = {}
+        for click, place in zip(self.clicks, places, strict=True):
+            # Half a voxel belongs to the outer voxels; a ten-thousandth more is rounding.
+            if np.any(place < -0.5001) or np.any(place > np.array(grids.target_shape) - 0.4999):
+                raise InputError(f"The click at {_mm(click)} lies outside the volume; place it inside.")
+            voxel = tuple(np.clip(np.floor(place + 0.5), 0, np.array(grids.target_shape) - 1).astype(int).tolist())
+            if polarity.setdefault(voxel, click.positive) != click.positive:
+                raise InputError(
+                    f"A positive and a negative click lie on one voxel, at {_mm(click)}; remove one of them."
+                )
+
+
+class Interaction:
+    """Answers the clicks on one opened volume.
+
+    :param encoder: of the volume's image on the model grid.
+    """
+
+    def __init__(self, encoder: ClickEncoder, grids: ParallelGrids) -> None:
+        self.encoder, self.grids = encoder, grids
+
+    def warm(self, position: Sequence[float], policy: str, progress: Progress) -> int:
+        """Encode the window that a click at a place would use; return how many windows that took (0 or 1)."""
+        ClickRequest((Click(tuple(position)),), policy=policy).check(self.grids)
+        before = self.encoder.encoded
+        place = self.grids.to_model(np.asarray(position, dtype=np.float64))
+        self.encoder.encode(find_policy(policy)(place, self.grids.model_shape, self.encoder.window), progress)
+        return self.encoder.encoded - before
+
+    def answer(self, request: ClickRequest, special: bool, zero_shot: bool, progress: Progress) -> ScoreMap:
+        """Return the network's scores for a checked request, on the model grid."""
+        prompt = Prompt(
+            self.grids.to_model(positions_of(request.clicks)),
+            tuple(click.positive for click in request.clicks),
+            special,
+            zero_shot,
+        )
+        return answer_clicks(
+            self.encoder,
+            prompt,
+            find_policy(request.policy),
+            self.grids.model_shape,
+            self._base_on_model(request.base),
+            progress,
+            grow=request.policy == "reuse",
+        )
+
+    def apply(self, request: ClickRequest, score_map: ScoreMap) -> ClickResult:
+        """Apply Algorithm 1 to the base with the network's scores, on the input grid."""
+        selecting = request.clicks[request.settled :]
+        box = _working_box(score_map, self.grids, request.base, selecting)
+        idle = (False,) * request.settled
+        if box is None:
+            untouched = idle + (False,) * len(selecting)
+            return ClickResult(request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), untouched)
+        positive, known = answered_mask(score_map, self.grids, box)
+        base = np.zeros(positive.shape, dtype=bool) if request.base is None else request.base[box]
+        interactive = np.where(known, positive, base)
+        refined = refine(base, interactive, selecting, _box_affine(self.grids, box), variant=request.variant)
+        changed = bounding_box(refined.added | refined.removed)
+        if changed is None:
+            return ClickResult(
+                request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), idle + refined.touched
+            )
+        place = tuple(
+            slice(outer.start + inner.start, outer.start + inner.stop)
+            for outer, inner in zip(box, changed, strict=True)
+        )
+        return ClickResult(
+            request.base, self.grids.target_shape, place, refined.mask[changed].copy(), idle + refined.touched
+        )
+
+    def _base_on_model(self, base: np.ndarray | None) -> Callable[[], np.ndarray] | None:
+        """Return the base on the model grid when asked; most clicks do not need it."""
+        return None if base is None else lambda: self.grids.mask_on_model(base)
+
+
+def _working_box(
+    score_map: ScoreMap, grids: ParallelGrids, base: np.ndarray | None, clicks: Sequence[Click]
+) -> Box | None:
+    """Return the box of the input grid outside of which the clicks can change nothing, or None."""
+    boxes = [_around(grids, click) for click in clicks]
+    positive = [click for click in clicks if click.positive]
+    boxes += _added_boxes(score_map, grids, positive) if positive else []
+    if base is not None and len(positive) < len(clicks):
+        answered = grids.target_box(score_map.box)
+        inner = bounding_box(base[answered])
+        if inner is not None:
+            boxes.append(
+                tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(answered, inner, strict=True))
+            )
+    boxes = [box for box in boxes if all(part.start < part.stop for part in box)]
+    if not boxes:
+        return None
+    return tuple(
+        slice(min(part.start for part in parts), max(part.stop for part in parts)) for parts in zip(*boxes, strict=True)
+    )
+
+
+def _added_boxes(score_map: ScoreMap, grids: ParallelGrids, clicks: Sequence[Click]) -> list[Box]:
+    """Return boxes that hold whatever positive clicks could add.
+
+    Interpolated scores are positive only within one model voxel of a positive score; positive scores are widened by
+    that, and by the input's voxels where these are larger, so that no component of the input grid is cut.
+    """
+    widened = score_map.scores > 0
+    for axis in range(3):
+        _widen(widened, axis, int(np.ceil((abs(grids.line(axis)[1]) + 1) / 2)))
+    components = ComponentsOnDemand(widened)
+    reach = int(np.ceil(TOLERANCE_MM / spacing_of(grids.model_affine).min())) + 1
+    found = {}
+    for place in grids.to_model(positions_of(clicks)):
+        voxel = np.rint(place).astype(int) - score_map.start
+        low = np.clip(voxel - reach, 0, widened.shape)
+        near = np.argwhere(widened[tuple(slice(a, max(b, a)) for a, b in zip(low, voxel + reach + 1, strict=True))])
+        for candidate in near:
+            component = components.at(low + candidate)
+            found[id(component)] = component
+    starts = score_map.start
+    return [
+        grids.target_box(
+            tuple(slice(part.start + first, part.stop + first) for part, first in zip(one.box, starts, strict=True))
+        )
+        for one in found.values()
+    ]
+
+
+def _widen(mask: np.ndarray, axis: int, steps: int) -> None:
+    """Dilate a mask in place along one axis."""
+    lines = np.moveaxis(mask, axis, 0)
+    for _ in range(steps):
+        before = lines.copy()
+        lines[1:] |= before[:-1]
+        lines[:-1] |= before[1:]
+
+
+def _around(grids: ParallelGrids, click: Click) -> Box:
+    """Return the input voxels within the tolerance of a click."""
+    place = grids.to_target(np.array(click.position))
+    reach = TOLERANCE_MM / spacing_of(grids.target_affine) + 1
+    low = np.clip(np.floor(place - reach), 0, grids.target_shape).astype(int)
+    high = np.clip(np.ceil(place + reach) + 1, low, grids.target_shape).astype(int)
+    return tuple(map(slice, low.tolist(), high.tolist()))
+
+
+def _box_affine(grids: ParallelGrids, box: Box) -> np.ndarray:
+    affine = grids.target_affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return affine
+
+
+def _mm(click: Click) -> str:
+    return "R {:.1f}, A {:.1f}, S {:.1f} mm".format(*click.position)
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,200 @@
+"""The interactive head in three steps, so that what does not depend on the clicks is computed once per window.
+
+The arithmetic is that of MONAI's ``PointMappingSAM.forward`` (networks/nets/vista3d.py), whose weights are used as they
+are. Two things differ: the projections of the image's tokens in the first transformer layer are kept, and the last
+convolution (C -> C) and the hyper-network's dot product, which nothing separates, are one convolution C -> 1:
+mask = h . (W * u + b) = (h . W) * u + h . b.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from VISTA3DCore.network.folding import folded_convolution, folded_tail
+
+POSITIVE, NEGATIVE, PADDING = 1, 0, -1
+SPECIAL = 2
+"""Added to the labels of clicks for structures that need special tokens."""
+
+
+@dataclass(frozen=True)
+class ClickTokens:
+    """What the clicks in a window tell the network about one object.
+
+    :param positions: [n, 3] voxel coordinates in the window, float; a voxel's centre has whole numbers.
+    :param positive: [n] polarity.
+    :param special: the structure needs special tokens, because a click in it is ambiguous (a tumour in an organ).
+    :param zero_shot: the object is none that the model knows.
+    """
+
+    positions: tuple[tuple[float, float, float], ...]
+    positive: tuple[bool, ...]
+    special: bool = False
+    zero_shot: bool = False
+
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return coordinates [1, n, 3], labels [1, n] and the zero-shot flag [1]."""
+        labels = [(POSITIVE if positive else NEGATIVE) + SPECIAL * self.special for positive in self.positive]
+        return (
+            torch.tensor([self.positions], dtype=torch.float32, device=device),
+            torch.tensor([labels], dtype=torch.long, device=device),
+            torch.tensor([self.zero_shot], device=device),
+        )
+
+
+@dataclass(frozen=True)
+class ImageSide:
+    """What the head knows of a window before any click; n is the number of its image tokens.
+
+    :param tokens: [1, n, C].
+    :param keys: [1, heads, n, c] of the first layer, for the click tokens' look at the image.
+    :param values: likewise.
+    :param queries: [1, heads, n, c] of the first layer, for the image's look at the click tokens.
+    :param shape: the window at half resolution, n voxels.
+    """
+
+    tokens: torch.Tensor
+    keys: torch.Tensor
+    values: torch.Tensor
+    queries: torch.Tensor
+    shape: tuple[int, int, int]
+
+
+class ClickHead:
+    """Runs a network's interactive head; with gradients where they are enabled.
+
+    :param head: a MONAI ``PointMappingSAM``.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        self._head = head
+        self._positions: dict[tuple, torch.Tensor] = {}
+
+    def features(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Return the click features [1, C, w/2, w/2, w/2] of decoded features [1, C, w, w, w]."""
+        return self._head.feat_downsample(decoded)
+
+    def image_side(self, features: torch.Tensor) -> ImageSide:
+        """Return what of the first transformer layer depends on the click features [1, C, x, y, z] alone."""
+        first = self._head.transformer.layers[0]
+        tokens = features.flatten(2).transpose(1, 2)
+        placed = tokens + self._position_grid(tuple(features.shape[2:]), features.device)
+        look, back = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+        return ImageSide(
+            tokens,
+            _heads(look, look.k_proj(placed)),
+            _heads(look, look.v_proj(tokens)),
+            _heads(back, back.q_proj(placed)),
+            tuple(features.shape[2:]),
+        )
+
+    def scores(
+        self, side: ImageSide, coordinates: torch.Tensor, labels: torch.Tensor, zero_shot: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the scores (logits) of objects in one window.
+
+        :param coordinates: [B, N, 3] voxel coordinates of the clicks in the window.
+        :param labels: [B, N]: 0 negative, 1 positive, 2 and 3 the same with special tokens, -1 padding.
+        :param zero_shot: [B] bool.
+        :return: [B, w, w, w].
+        """
+        prompts = self._prompts(coordinates, labels, zero_shot, side.shape)
+        tokens, image = self._transform(side, prompts)
+        return self._mask(image, self._head.output_hypernetworks_mlps(tokens[:, 0]), side.shape)
+
+    def _prompts(
+        self, coordinates: torch.Tensor, labels: torch.Tensor, zero_shot: torch.Tensor, shape: tuple[int, int, int]
+    ) -> torch.Tensor:
+        """Return the token sequence [B, 1 + N + 1, C]: mask, clicks, kind of object."""
+        head = self._head
+        window = tuple(2 * side for side in shape)
+        clicks = head.pe_layer.forward_with_coords(coordinates.float() + 0.5, window)
+        polarity = torch.where(
+            (labels % 2 == POSITIVE)[..., None], head.point_embeddings[1].weight, head.point_embeddings[0].weight
+        )
+        clicks = clicks + polarity + (labels >= SPECIAL)[..., None] * head.special_class_embed.weight
+        clicks = torch.where((labels == PADDING)[..., None], head.not_a_point_embed.weight, clicks)
+        mask = head.mask_tokens.weight.expand(len(clicks), 1, -1)
+        kind = torch.where(zero_shot[:, None, None], head.zeroshot_embed.weight, head.supported_embed.weight)
+        return torch.cat([mask, clicks, kind], dim=1)
+
+    def _transform(self, side: ImageSide, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the two-way transformer and return its tokens [B, t, C] and the image's [B, n, C]."""
+        transformer = self._head.transformer
+        place = self._position_grid(side.shape, prompts.device)
+        tokens, image = self._layer(transformer.layers[0], prompts, prompts, side.tokens, side=side)
+        for layer in transformer.layers[1:]:
+            tokens, image = self._layer(layer, tokens, prompts, image, place=place)
+        last = transformer.final_attn_token_to_image
+        seen = _attend(last, last.q_proj(tokens + prompts), *_projected(last, image + place, image))
+        return transformer.norm_final_attn(tokens + seen), image
+
+    @staticmethod
+    def _layer(
+        layer: nn.Module,
+        tokens: torch.Tensor,
+        prompts: torch.Tensor,
+        image: torch.Tensor,
+        side: ImageSide | None = None,
+        place: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one layer; with ``side``, its projections of the image are taken from there."""
+        look, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
+        placed = None if side else image + place
+        if layer.skip_first_layer_pe:
+            tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
+        else:
+            tokens = tokens + layer.self_attn(q=tokens + prompts, k=tokens + prompts, v=tokens)
+        tokens = layer.norm1(tokens)
+        keys, values = (side.keys, side.values) if side else _projected(look, placed, image)
+        tokens = layer.norm2(tokens + _attend(look, look.q_proj(tokens + prompts), keys, values))
+        tokens = layer.norm3(tokens + layer.mlp(tokens))
+        queries = side.queries if side else _heads(back, back.q_proj(placed))
+        seen = _attend_heads(back, queries, *_projected(back, tokens + prompts, tokens))
+        return tokens, layer.norm4(image + seen)
+
+    def _mask(self, image: torch.Tensor, hyper: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+        """Return hyper . upscaled image, [B, w, w, w], with the last convolution folded into the dot product."""
+        transposed, norm, activation, last = self._head.output_upscaling
+        kernel, bias = torch.einsum("bo,oixyz->bixyz", hyper, last.weight), hyper @ last.bias
+        # The tokens lie channels-last in memory anyway, and the transposed convolution is fastest so.
+        low = image.contiguous().view(len(image), *shape, -1).permute(0, 4, 1, 2, 3)
+        if low.device.type == "cpu" and len(low) == 1 and not torch.is_grad_enabled():
+            return folded_tail(transposed(low).float(), kernel, bias, norm.eps)
+        return folded_convolution(activation(norm(transposed(low))), kernel, bias)
+
+    def _position_grid(self, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+        """Return the position code of the image tokens [1, n, C]; it depends on the window's size alone."""
+        key = (shape, device)
+        if key not in self._positions:
+            with torch.no_grad():
+                self._positions[key] = self._head.pe_layer(shape).flatten(1).T[None].to(device)
+        return self._positions[key]
+
+
+def _heads(attention: nn.Module, projected: torch.Tensor) -> torch.Tensor:
+    """Split [B, n, heads * c] into [B, heads, n, c]."""
+    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+
+def _projected(attention: nn.Module, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _heads(attention, attention.k_proj(keys)), _heads(attention, attention.v_proj(values))
+
+
+def _attend(attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return _attend_heads(attention, _heads(attention, queries), keys, values)
+
+
+def _attend_heads(
+    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """Attend, with all tensors [B, heads, n, c] (B may be 1 on one side), and join the heads: [B, n, C].
+
+    Written out because c is tiny (2 to 6), for which the libraries' fused attention is slower than this.
+    """
+    weights = torch.softmax(queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1]), dim=-1)
+    return attention.out_proj((weights @ values).transpose(1, 2).flatten(2))
