@@ -5,12 +5,12 @@ and negative clicks. ADD are the connected components of Q \\ A, REMOVE those of
 
     A  union  { c in ADD : a click of P+ touches c }  minus  { c in REMOVE : a click of P- touches c }.
 
-A positive click looks for the nearest voxel of Q, a negative one for the nearest voxel outside of Q: any distance within
-that voxel, otherwise at most a tolerance, from the click to the voxel's centre in mm. If A agrees with Q there, the click
-is served already; otherwise it touches the component of that voxel. Equidistant components: the one with more voxels,
-then the one whose nearest voxel comes first by R, then A, then S. So the result depends on places in the patient alone,
-not on the order of clicks or on how the array lies in memory, and not on how tightly A and Q were cropped; and refining
-it again with the same clicks changes nothing.
+A positive click looks for the nearest voxel of Q, a negative one for the nearest voxel outside of Q: any distance
+within that voxel, otherwise at most a tolerance, from the click to the voxel's centre in mm. If A agrees with Q there,
+the click is served already; otherwise it touches the component of that voxel. Equidistant components: the one with more
+voxels, then the one whose nearest voxel comes first by R, then A, then S. So the result depends on places alone, not on
+the order of clicks or on how the array lies in memory; A and Q may be cropped to any box that holds the components and
+the clicks' surroundings; and refining a result again with the same clicks changes nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def refine(
     box touches only what lies within the tolerance.
 
     Variants: ``"paper"``. ``"permissive"``: a positive click inside A takes the component of Q, not of Q \\ A, so that
-    it can reach through what was segmented already; each click for itself. ``"reference"``: what MONAI's
+    it can reach through what was segmented already; each click for itself (refined again, it may reach further).
+    ``"reference"``: what MONAI's
     ``connected_components_combine`` does to masks, defects included, for comparisons; it ignores the tolerance.
 
     :param base: A, bool [i, j, k].
