@@ -1,19 +1,23 @@
 """Objects larger than a window: neighbours of the click's window answer too, so that no mask ends at a box's side.
 
-A neighbour may hold no click. It gets a *seed* instead, a positive place deep inside the part of the object that lies
-in it already.
+A neighbour may hold no click. It gets *seeds* instead: a positive place deep inside the part of the clicked object that
+lies in it already, and a negative one deep inside what negative clicks are about to remove. Likewise, a window with
+negative clicks alone learns from a seed inside the base what the object is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
 
-from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap, blend, click_windows, voxel_in
+from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap, Token, blend, click_windows, voxel_in
 from VISTA3DCore.inference.click_windows import Policy, holds, neighbour_window
 from VISTA3DCore.inference.components import label_components
+from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape
 from VISTA3DCore.progress import Progress
 
@@ -22,85 +26,133 @@ MOST_NEIGHBOURS = 8
 # Fewer voxels than this at a window's side are noise.
 _SMALLEST_FACE = 4
 
+Base = Callable[[Box], np.ndarray]
+"""Gives the mask that is corrected in a box of the model grid, bool; False beyond the volume."""
+
 
 def answer_clicks(
     encoder: ClickEncoder,
     prompt: Prompt,
     policy: Policy,
     shape: Shape,
-    base: Callable[[], np.ndarray] | None,
+    base: Base | None,
     progress: Progress,
     grow: bool = True,
 ) -> ScoreMap:
     """Return the network's answer to clicks.
 
     :param shape: of the model grid.
-    :param base: gives the mask that is corrected, bool [i, j, k] on the model grid; or None. A window with negative
-        clicks alone is told by a seed inside the base what the object is.
-    :param grow: ask neighbour windows while the object touches a window's side, :data:`MOST_NEIGHBOURS` at most.
+    :param base: the mask that is corrected, or None.
+    :param grow: use seeds, and ask neighbour windows while what the clicks add or remove touches a window's side,
+        :data:`MOST_NEIGHBOURS` at most. Without it, windows are those of the clicks, as in the reference.
     :raises Cancelled: between windows.
     """
     windows = click_windows(prompt, policy, shape, encoder.window)
-    answers = {}
+    growth = _Growth(encoder, prompt, shape, base if grow else None)
     for number, start in enumerate(windows):
-        part = progress.part(0.5 * number / len(windows), 0.5 * (number + 1) / len(windows))
-        seed = _base_seed(prompt, start, encoder.window, base) if grow else None
-        answers[start] = encoder.answer(start, prompt.tokens_in(start, encoder.window, seed), part)
-    score_map = blend(list(answers.items()))
+        growth.ask(start, {}, progress.part(0.5 * number / len(windows), 0.5 * (number + 1) / len(windows)))
     for number in range(MOST_NEIGHBOURS if grow else 0):
-        found = _next_neighbour(score_map, prompt, answers, shape, encoder.window)
+        found = growth.next_neighbour()
         if found is None:
             break
-        start, seed = found
-        part = progress.part(0.5 + 0.5 * number / MOST_NEIGHBOURS, 0.5 + 0.5 * (number + 1) / MOST_NEIGHBOURS)
-        answers[start] = encoder.answer(start, prompt.tokens_in(start, encoder.window, seed), part)
-        score_map = blend(list(answers.items()))
+        growth.ask(
+            *found, progress.part(0.5 + 0.5 * number / MOST_NEIGHBOURS, 0.5 + 0.5 * (number + 1) / MOST_NEIGHBOURS)
+        )
     progress.update(1.0, "Clicks answered")
-    return score_map
+    return growth.score_map
 
 
-def _base_seed(prompt: Prompt, start: Shape, window: Shape, base: Callable[[], np.ndarray] | None) -> np.ndarray | None:
-    """Return a place inside the base for a window in which every click is negative."""
-    polarities = zip(prompt.places, prompt.positive, strict=True)
-    if base is None or any(positive and holds(start, window, place) for place, positive in polarities):
-        return None
-    inside, mask = _part_inside(start, window, (0, 0, 0), base())
-    mask = mask.copy()
-    for place in prompt.places:
-        _clear_around(mask, place - inside, min(window) // 8)
-    return _deepest(mask, inside)
+Regions = dict[bool, np.ndarray]
+"""On the score map: what positive clicks (True) will add, and what negative clicks (False) will remove."""
+
+
+@dataclass(eq=False)
+class _Growth:
+    """The windows that answered so far."""
+
+    encoder: ClickEncoder
+    prompt: Prompt
+    shape: Shape
+    base: Base | None
+    answers: dict[Shape, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def score_map(self) -> ScoreMap:
+        return blend(list(self.answers.items()))
+
+    def ask(self, start: Shape, regions: Regions, progress: Progress) -> None:
+        """Let one more window answer."""
+        tokens = self.prompt.tokens_in(start, self.encoder.window, self._seeds(start, regions))
+        self.answers[start] = self.encoder.answer(start, tokens, progress)
+
+    def next_neighbour(self) -> tuple[Shape, Regions] | None:
+        """Return the window beyond the side that the regions touch most, and the regions; None if they touch none."""
+        score_map = self.score_map
+        regions = self._regions(score_map)
+        touched: dict[Shape, int] = {}
+        for region in regions.values():
+            for count, start in _open_sides(score_map, region, self.answers, self.shape, self.encoder.window):
+                touched[start] = max(touched.get(start, 0), count)
+        if not touched:
+            return None
+        return min(touched, key=lambda start: (-touched[start], start)), regions
+
+    def _regions(self, score_map: ScoreMap) -> Regions:
+        """Find the components that hold clicks; only where some mask touches an open side, because they take time."""
+        positive = score_map.scores > 0
+        masks = {True: lambda: positive}
+        if self.base is not None and not all(self.prompt.positive):
+            masks[False] = lambda: self.base(score_map.box) & ~positive & score_map.known
+        touches = partial(_open_sides, score_map, answers=self.answers, shape=self.shape, window=self.encoder.window)
+        found = {polarity: mask() for polarity, mask in masks.items()}
+        return {
+            polarity: _clicked_components(score_map, mask, self.prompt, polarity)
+            for polarity, mask in found.items()
+            if any(True for _ in touches(mask=mask))
+        }
+
+    def _seeds(self, start: Shape, regions: Regions) -> list[Token]:
+        """Return the places that a window is told beside the clicks in it."""
+        window = self.encoder.window
+        origin = tuple(np.min(list(self.answers), axis=0).tolist()) if self.answers else start
+        seeds = []
+        for polarity, region in regions.items():
+            place = _deepest(*_part_inside(start, window, origin, region))
+            if place is not None:
+                seeds.append((place, polarity))
+        polarities = zip(self.prompt.places, self.prompt.positive, strict=True)
+        told = any(polarity for _, polarity in seeds) or any(
+            positive and holds(start, window, place) for place, positive in polarities
+        )
+        if self.base is not None and not told:
+            seeds += self._base_seed(start, regions.get(False), origin)
+        return seeds
+
+    def _base_seed(self, start: Shape, removed: np.ndarray | None, origin: Shape) -> list[Token]:
+        """Return a place inside the base, away from what the user marked as wrong; none if there is none."""
+        window = self.encoder.window
+        mask = self.base(tuple(slice(first, first + side) for first, side in zip(start, window, strict=True))).copy()
+        for place in self.prompt.places:
+            _clear_around(mask, place - start, min(window) // 8)
+        if removed is not None:
+            inside, part = _part_inside(start, window, origin, removed)
+            low = np.subtract(inside, start)
+            mask[tuple(map(slice, low, low + part.shape))] &= ~part
+        place = _deepest(np.array(start), mask)
+        return [] if place is None else [(place, True)]
 
 
 def _part_inside(start: Shape, window: Shape, origin: Shape, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a mask (whose first voxel is ``origin``) that lies in a window, and its first voxel [3]."""
+    """Return the part of a mask (whose first voxel is ``origin``) in a window: the part's first voxel [3], and itself."""
     low = np.clip(np.subtract(start, origin), 0, mask.shape)
     high = np.clip(np.subtract(start, origin) + window, low, mask.shape)
     return low + origin, mask[tuple(map(slice, low, high))]
 
 
 def _clear_around(mask: np.ndarray, place: np.ndarray, radius: int) -> None:
-    """Keep the seed away from what the user marked as wrong."""
     low = np.clip(np.rint(place) - radius, 0, mask.shape).astype(int)
     high = np.clip(np.rint(place) + radius + 1, 0, mask.shape).astype(int)
     mask[tuple(map(slice, low, high))] = False
-
-
-def _next_neighbour(
-    score_map: ScoreMap, prompt: Prompt, answers: dict[Shape, np.ndarray], shape: Shape, window: Shape
-) -> tuple[Shape, np.ndarray] | None:
-    """Return the window beyond the side that the object touches most, and a seed in it; None if it touches none."""
-    positive = score_map.scores > 0
-    sides = list(_open_sides(score_map, positive, answers, shape, window))
-    if not sides:
-        return None
-    object_ = _clicked_object(score_map, positive, prompt)
-    touched = _open_sides(score_map, object_, answers, shape, window)
-    for _, start in sorted(touched, key=lambda side: (-side[0], side[1])):
-        inside, part = _part_inside(start, window, score_map.start, object_)
-        seed = _deepest(part, inside)
-        if seed is not None:
-            return start, seed
-    return None
 
 
 def _open_sides(
@@ -133,15 +185,16 @@ def _touching(score_map: ScoreMap, mask: np.ndarray, start: Shape, window: Shape
     return int(np.count_nonzero(face))
 
 
-def _clicked_object(score_map: ScoreMap, positive: np.ndarray, prompt: Prompt) -> np.ndarray:
-    """Return the components that hold a positive click."""
-    labels, _ = label_components(positive)
-    voxels = [voxel_in(score_map, place) for place, kind in zip(prompt.places, prompt.positive, strict=True) if kind]
+def _clicked_components(score_map: ScoreMap, mask: np.ndarray, prompt: Prompt, polarity: bool) -> np.ndarray:
+    """Return the components of a mask that hold a click of one polarity."""
+    labels, _ = label_components(mask)
+    places = (place for place, positive in zip(prompt.places, prompt.positive, strict=True) if positive == polarity)
+    voxels = [voxel_in(score_map, place) for place in places]
     numbers = {int(labels[voxel]) for voxel in voxels if voxel is not None} - {0}
     return np.isin(labels, list(numbers))
 
 
-def _deepest(mask: np.ndarray, origin: np.ndarray) -> np.ndarray | None:
+def _deepest(origin: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     """Return the place [3] deepest inside a mask, on every second voxel for speed; None if the mask is empty."""
     coarse = mask[::2, ::2, ::2]
     if not coarse.any():

@@ -62,13 +62,16 @@ class ParallelGrids:
             result[self.permutation[axis]] = slice(first, max(min(int(np.floor(ends[1] + 1e-6)) + 1, size), first))
         return tuple(result)
 
-    def mask_on_model(self, mask: np.ndarray) -> np.ndarray:
-        """Return a mask of the input grid at the centres of the model's voxels (nearest input voxel); False outside."""
-        result = np.zeros(self.model_shape, dtype=bool)
+    def mask_on_model(self, mask: np.ndarray, box: Box) -> np.ndarray:
+        """Return a mask of the input grid at the centres of model voxels (nearest input voxel); False beyond it.
+
+        :param box: of the model grid; may reach beyond it.
+        """
+        result = np.zeros([part.stop - part.start for part in box], dtype=bool)
         rows, inside = [], []
-        for axis, size in enumerate(self.model_shape):
+        for axis, part in enumerate(box):
             offset, step = self.line(axis)
-            index = np.floor((np.arange(size) - offset) / step + 0.5).astype(np.intp)
+            index = np.floor((np.arange(part.start, part.stop) - offset) / step + 0.5).astype(np.intp)
             valid = (index >= 0) & (index < mask.shape[self.permutation[axis]])
             rows.append(index[valid])
             inside.append(np.flatnonzero(valid))

@@ -25,6 +25,8 @@ from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 
 Result = TypeVar("Result")
+Token = tuple[np.ndarray, bool]
+"""A place on the model grid (fractional voxel index [3]) and whether it belongs to the object."""
 
 ENCODING = "Looking at the image around the click"
 # Windows whose part of the first attention layer, and answers that, are kept for the next click or an undo.
@@ -62,18 +64,19 @@ class Prompt:
     special: bool = False
     zero_shot: bool = False
 
-    def tokens_in(self, start: Shape, window: Shape, seed: np.ndarray | None = None) -> ClickTokens:
-        """Return the tokens of the clicks that lie in a window, and of one more positive place.
+    def tokens_in(self, start: Shape, window: Shape, seeds: Sequence[Token] = ()) -> ClickTokens:
+        """Return the tokens of the clicks that lie in a window, and of further places in it.
 
         Sorted, because attention does not care about order but rounding would.
         """
-        rows = [row for row, place in enumerate(self.places) if holds(start, window, place)]
-        tokens = [(*(self.places[row] - start).tolist(), self.positive[row]) for row in rows]
-        if seed is not None:
-            tokens.append((*(seed - start).tolist(), True))
-        tokens.sort()
+        clicks = zip(self.places, self.positive, strict=True)
+        held = [(place, positive) for place, positive in clicks if holds(start, window, place)]
+        tokens = sorted(((place - start).tolist(), positive) for place, positive in (*held, *seeds))
         return ClickTokens(
-            tuple(token[:3] for token in tokens), tuple(token[3] for token in tokens), self.special, self.zero_shot
+            tuple(tuple(place) for place, _ in tokens),
+            tuple(positive for _, positive in tokens),
+            self.special,
+            self.zero_shot,
         )
 
 

@@ -108,7 +108,7 @@ class Clicking:
         inner, outer = _overlap(score_map, grid.image.shape)
         start = tuple(part.start for part in outer)
         inside = ScoreMap(start, score_map.scores[inner], score_map.known[inner])
-        mask = self.interaction.grids.mask_on_model(shown)[outer]
+        mask = self.interaction.grids.mask_on_model(shown, outer)
         return suggestions(inside, mask, grid.crop(outer).affine, positions_of(clicks), count)
 
     def hit(self, structure: Target, position: Sequence[float]) -> Structure:

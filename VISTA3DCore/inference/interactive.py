@@ -6,9 +6,9 @@ base in which negative clicks may remove something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -145,7 +145,7 @@ class Interaction:
             prompt,
             find_policy(request.policy),
             self.grids.model_shape,
-            self._base_on_model(request.base),
+            None if request.base is None else partial(self.grids.mask_on_model, request.base),
             progress,
             grow=request.policy == "reuse",
         )
@@ -174,10 +174,6 @@ class Interaction:
         return ClickResult(
             request.base, self.grids.target_shape, place, refined.mask[changed].copy(), idle + refined.touched
         )
-
-    def _base_on_model(self, base: np.ndarray | None) -> Callable[[], np.ndarray] | None:
-        """Return the base on the model grid when asked; most clicks do not need it."""
-        return None if base is None else lambda: self.grids.mask_on_model(base)
 
 
 def _working_box(
