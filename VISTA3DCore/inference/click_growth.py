@@ -143,7 +143,7 @@ class _Growth:
 
 
 def _part_inside(start: Shape, window: Shape, origin: Shape, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the part of a mask (whose first voxel is ``origin``) in a window: the part's first voxel [3], and itself."""
+    """Return the part of a mask (whose first voxel is ``origin``) in a window: its first voxel [3], and it."""
     low = np.clip(np.subtract(start, origin), 0, mask.shape)
     high = np.clip(np.subtract(start, origin) + window, low, mask.shape)
     return low + origin, mask[tuple(map(slice, low, high))]
