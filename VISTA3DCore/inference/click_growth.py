@@ -2,7 +2,7 @@
 
 A neighbour may hold no click. It gets *seeds* instead: a positive place deep inside the part of the clicked object that
 lies in it already, and a negative one deep inside what negative clicks are about to remove. Likewise, a window with
-negative clicks alone learns from a seed inside the base what the object is.
+negative clicks alone learns from seeds inside the base what the object is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from VISTA3DCore.progress import Progress
 
 # A liver of 25 cm reaches into 8 windows of the released model beyond the first.
 MOST_NEIGHBOURS = 8
+# Places that tell a window of negative clicks what the base is. On a training CT with neighbours merged into the base,
+# one negative click brought mean Dice from 0.63 to 0.55 without them, 0.67 with one, 0.69 with three.
+_BASE_SEEDS = 3
 # Fewer voxels than this at a window's side are noise.
 _SMALLEST_FACE = 4
 
@@ -125,11 +128,11 @@ class _Growth:
             positive and holds(start, window, place) for place, positive in polarities
         )
         if self.base is not None and not told:
-            seeds += self._base_seed(start, regions.get(False), origin)
+            seeds += self._base_seeds(start, regions.get(False), origin)
         return seeds
 
-    def _base_seed(self, start: Shape, removed: np.ndarray | None, origin: Shape) -> list[Token]:
-        """Return a place inside the base, away from what the user marked as wrong; none if there is none."""
+    def _base_seeds(self, start: Shape, removed: np.ndarray | None, origin: Shape) -> list[Token]:
+        """Return places deep inside the base, apart from each other and from what the user marked as wrong."""
         window = self.encoder.window
         mask = self.base(tuple(slice(first, first + side) for first, side in zip(start, window, strict=True))).copy()
         for place in self.prompt.places:
@@ -138,8 +141,11 @@ class _Growth:
             inside, part = _part_inside(start, window, origin, removed)
             low = np.subtract(inside, start)
             mask[tuple(map(slice, low, low + part.shape))] &= ~part
-        place = _deepest(np.array(start), mask)
-        return [] if place is None else [(place, True)]
+        seeds = []
+        while len(seeds) < _BASE_SEEDS and (place := _deepest(np.array(start), mask)) is not None:
+            seeds.append((place, True))
+            _clear_around(mask, place - start, min(window) // 8)
+        return seeds
 
 
 def _part_inside(start: Shape, window: Shape, origin: Shape, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
