@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.session import Segmenter, Session
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "Click": "VISTA3DCore.imaging.clicks",
     "Progress": "VISTA3DCore.progress",
     "Segmentation": "VISTA3DCore.imaging.segmentation",
     "Segmenter": "VISTA3DCore.inference.session",
@@ -25,7 +27,7 @@ _EXPORTS = {
     "Volume": "VISTA3DCore.imaging.volume",
 }
 
-__all__ = ["Progress", "Segmentation", "Segmenter", "Session", "Volume", "__version__"]
+__all__ = ["Click", "Progress", "Segmentation", "Segmenter", "Session", "Volume", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
