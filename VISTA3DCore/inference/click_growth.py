@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from scipy import ndimage
 
 from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap, Token, blend, click_windows, voxel_in
 from VISTA3DCore.inference.click_windows import Policy, holds, neighbour_window
 from VISTA3DCore.inference.components import label_components
+from VISTA3DCore.inference.morphology import depth
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape
 from VISTA3DCore.progress import Progress
@@ -205,5 +205,4 @@ def _deepest(origin: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     coarse = mask[::2, ::2, ::2]
     if not coarse.any():
         return None
-    depth = ndimage.distance_transform_edt(np.pad(coarse, 1))[1:-1, 1:-1, 1:-1]
-    return 2.0 * np.array(np.unravel_index(int(depth.argmax()), depth.shape)) + origin
+    return 2.0 * np.array(np.unravel_index(int(depth(coarse).argmax()), coarse.shape)) + origin

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.components import label_components
+from VISTA3DCore.inference.morphology import box_mean, surface
 
 # A new click closer than this to an earlier one tells the network little (paper section on clicks: tens of voxels).
 CLEARANCE_MM = 10.0
@@ -46,9 +45,9 @@ def suggestions(
 ) -> tuple[Suggestion, ...]:
     """Return the most useful places for the next clicks, the best first.
 
-    Doubtful are the voxels at the surface of the mask whose scores are near zero, and the regions in which network and
-    mask disagree (whose components no click has touched yet). Each connected region of doubt gives one place; its score
-    is its mean doubt times the cube root of its share of the largest region.
+    Doubtful are the voxels at the surface of the mask whose scores are near zero, and those in which network and mask
+    disagree. A doubtful voxel's score is the mean doubt around it times the cube root of the share that its connected
+    region has of the largest one.
 
     :param score_map: the network's answer.
     :param mask: bool [x, y, z] of the score map's box, what the user sees.
@@ -59,38 +58,38 @@ def suggestions(
     labels, found = label_components(doubt > _DOUBTFUL)
     if not found:
         return ()
-    numbers = np.arange(1, found + 1)
-    sizes = np.bincount(labels.ravel(), minlength=found + 1)[1:]
-    smooth = ndimage.uniform_filter(doubt, 3)
-    places = np.array(ndimage.maximum_position(smooth, labels, numbers))
-    scores = ndimage.mean(doubt, labels, numbers) * np.cbrt(sizes / sizes.max())
-    order = [row for row in np.lexsort((numbers, -scores)) if sizes[row] >= min(_SMALLEST, sizes.max())]
-    chosen = _apart(apply_affine(affine, places[order]), earlier, count)
+    voxels = np.argwhere(labels)
+    numbers = labels[tuple(voxels.T)]
+    sizes = np.bincount(numbers)
+    scores = box_mean(doubt)[tuple(voxels.T)] * np.cbrt(sizes / sizes.max())[numbers]
+    positions = apply_affine(affine, voxels)
+    rows = _apart(positions, np.where(sizes[numbers] >= min(_SMALLEST, sizes.max()), scores, 0.0), earlier, count)
+    inside = score_map.scores[tuple(voxels[rows].T)] > 0
     return tuple(
-        Suggestion(
-            tuple(apply_affine(affine, places[order[row]]).tolist()),
-            float(min(scores[order[row]], 1.0)),
-            bool(score_map.scores[tuple(places[order[row]])] > 0),
-        )
-        for row in chosen
+        Suggestion(tuple(positions[row].tolist()), float(scores[row]), bool(positive))
+        for row, positive in zip(rows, inside, strict=True)
     )
 
 
 def _doubt(score_map: ScoreMap, mask: np.ndarray) -> np.ndarray:
     """Return the doubt [x, y, z] in 0..1."""
-    surface = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask)
-    doubt = np.where(surface, uncertainty_of(score_map.scores, score_map.known), np.float32(0))
+    uncertainty = uncertainty_of(score_map.scores, score_map.known)
+    doubt = np.where(surface(mask), uncertainty, np.float32(0))
     doubt[score_map.known & ((score_map.scores > 0) != mask)] = 1.0
     return doubt
 
 
-def _apart(positions: np.ndarray, earlier: np.ndarray, count: int) -> Sequence[int]:
-    """Return the first ``count`` rows that keep their distance from earlier clicks and from each other."""
-    taken, rows = list(earlier), []
-    for row, position in enumerate(positions):
-        if len(rows) == count:
-            break
-        if all(np.linalg.norm(position - other) >= CLEARANCE_MM for other in taken):
-            taken.append(position)
-            rows.append(row)
+def _apart(positions: np.ndarray, scores: np.ndarray, earlier: np.ndarray, count: int) -> list[int]:
+    """Return the rows of the highest scores above 0 that keep their distance from earlier clicks and each other."""
+    free = scores > 0
+    for place in earlier:
+        free &= _far(positions, place)
+    rows: list[int] = []
+    while len(rows) < count and free.any():
+        rows.append(int(np.argmax(np.where(free, scores, -1.0))))
+        free &= _far(positions, positions[rows[-1]])
     return rows
+
+
+def _far(positions: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(positions - place, axis=1) >= CLEARANCE_MM
