@@ -69,3 +69,7 @@ class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an erro
 
     def __init__(self, message: str = "Cancelled; nothing was changed.") -> None:
         super().__init__(message)
+
+
+class SlowerWarning(UserWarning):
+    """The work goes on, but slower than asked for: something to tell at once, not with the result."""

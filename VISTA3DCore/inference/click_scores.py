@@ -17,7 +17,7 @@ import torch
 from VISTA3DCore.errors import DeviceError
 from VISTA3DCore.inference.click_cache import ClickCache
 from VISTA3DCore.inference.click_windows import Policy, holds, nearest_voxel, window_image
-from VISTA3DCore.inference.feature_map import is_out_of_memory
+from VISTA3DCore.inference.feature_map import is_out_of_memory, warn_of_the_cpu
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape, gaussian_weights
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide
@@ -183,6 +183,7 @@ class ClickEncoder:
             torch.cuda.empty_cache()
 
     def _run_on_cpu(self) -> None:
+        warn_of_the_cpu()
         self._backend = self._backend.on("cpu")
 
 

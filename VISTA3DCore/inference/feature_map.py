@@ -8,6 +8,7 @@ window touches them and then dropped, so that memory does not depend on the volu
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.errors import DeviceError, SlowerWarning
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
@@ -257,7 +258,14 @@ class FeaturePass:
             self._slab.move("cpu")
 
     def _run_on_cpu(self) -> None:
+        warn_of_the_cpu()
         self._backend = self._backend.on("cpu")
+
+
+def warn_of_the_cpu() -> None:
+    """Tell the user why everything takes longer from here on."""
+    sentence = "The memory of the computing device ran out; the work goes on on the CPU, more slowly."
+    warnings.warn(sentence, SlowerWarning, stacklevel=2)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -21,14 +21,7 @@ from VISTA3DCore.inference.automatic import ClassScores, score_block
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
 from VISTA3DCore.inference.devices import choose_device, free_memory
-from VISTA3DCore.inference.feature_map import (
-    AutomaticBackend,
-    Block,
-    FeatureMap,
-    FeaturePass,
-    map_bytes,
-    slab_bytes,
-)
+from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
 from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid, check_input, preprocess
@@ -165,12 +158,16 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Free the image and the features; the session cannot be used any more."""
+    def free_caches(self) -> None:
+        """Drop the features and the encoded windows; what needs them computes them anew, with the same result."""
         self._features.clear()
         if "_clicking" in self.__dict__:
             self._clicking.interaction.encoder.clear()
-            del self._clicking
+
+    def close(self) -> None:
+        """Free the image and the features; the session cannot be used any more."""
+        self.free_caches()
+        self.__dict__.pop("_clicking", None)
         self._grid = ModelGrid(np.zeros((0, 0, 0), dtype=np.float32), self._grid.affine)
         self._closed = True
 
