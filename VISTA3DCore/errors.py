@@ -54,6 +54,10 @@ class DeviceError(VistaError):
     exit_code = 5
 
 
+class NotEnoughMemoryError(DeviceError):
+    """Memory ran out, and every way of doing with less was tried."""
+
+
 class OutputError(VistaError):
     """A result cannot be written; nothing was left behind."""
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import torch
 
-from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.errors import NotEnoughMemoryError
 from VISTA3DCore.inference.click_cache import ClickCache
 from VISTA3DCore.inference.click_windows import Policy, holds, nearest_voxel, window_image
 from VISTA3DCore.inference.feature_map import is_out_of_memory, warn_of_the_cpu
@@ -171,7 +171,7 @@ class ClickEncoder:
                 message = str(error).splitlines()[0]
             if step_down is not None:
                 step_down()
-        raise DeviceError(
+        raise NotEnoughMemoryError(
             f"There is not enough memory for one window of this model ({message}); close other programs or use a "
             "smaller model."
         )

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from VISTA3DCore.errors import DeviceError, SlowerWarning
+from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
@@ -244,7 +244,7 @@ class FeaturePass:
 
     def _step_down(self, message: str) -> None:
         if not self._steps_down:
-            raise DeviceError(
+            raise NotEnoughMemoryError(
                 f"There is not enough memory for one window of this model ({message.splitlines()[0]}); close other "
                 "programs or use a smaller model."
             )
