@@ -76,7 +76,12 @@ class ClickHead:
 
     def features(self, decoded: torch.Tensor) -> torch.Tensor:
         """Return the click features [1, C, w/2, w/2, w/2] of decoded features [1, C, w, w, w]."""
-        return self._head.feat_downsample(decoded)
+        features = self._head.feat_downsample(decoded)
+        if features.requires_grad:
+            # On CPUs, torch (2.13) reads a channels-last gradient of an instance normalisation as if it were
+            # contiguous: everything before it would learn from shuffled gradients.
+            features.register_hook(torch.Tensor.contiguous)
+        return features
 
     def image_side(self, features: torch.Tensor) -> ImageSide:
         """Return what of the first transformer layer depends on the click features [1, C, x, y, z] alone."""
