@@ -1,0 +1,327 @@
+"""The parameters and results of all requests and notifications, as typed, frozen dataclasses.
+
+:mod:`VISTA3DCore.worker.protocol` says which belongs to which method; Documentation/protocol.md describes the fields.
+Positions are RAS millimetres, affines 4x4 (voxel index -> RAS millimetres), boxes half-open voxel ranges of the input
+grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar
+
+from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.worker.coding import Message
+
+Position = tuple[float, float, float]
+Corners = tuple[float, float, float, float, float, float]
+Row = tuple[float, float, float, float]
+Affine = tuple[Row, Row, Row, Row]
+Range = tuple[int, int]
+Id = int | str
+
+
+class Params(Message):
+    """Base of the parameters of requests and notifications."""
+
+    strict: ClassVar[bool] = True
+
+
+class Result(Message):
+    """Base of results."""
+
+
+# Shared parts
+
+
+@dataclass(frozen=True)
+class ArrayRef(Message):
+    """An array in a file of the shared directory; ``affine`` where it has a place in space."""
+
+    strict: ClassVar[bool] = True
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: str
+    affine: Affine | None = None
+
+
+@dataclass(frozen=True)
+class ClientInfo(Params):
+    """Who asks, for the log."""
+
+    name: str
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Memory(Message):
+    """Bytes; the device's are None where it has no memory of its own."""
+
+    total: int
+    available: int
+    device_total: int | None = None
+    device_available: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelInfo(Message):
+    """One model that the engine knows by name."""
+
+    name: str
+    title: str
+    installed: bool
+    bundled: bool
+    licence: str
+
+
+@dataclass(frozen=True)
+class SuggestionInfo(Message):
+    """A place to look at next, see :class:`VISTA3DCore.inference.answers.Suggestion`."""
+
+    position: Position
+    score: float
+    positive: bool
+
+
+# Requests and results
+
+
+@dataclass(frozen=True)
+class InitializeParams(Params):
+    """The first request. The engine exits when the process ``parent_pid`` is gone, and always when its pipe closes."""
+
+    protocol_version: int
+    client: ClientInfo
+    shared_directory: str
+    parent_pid: int | None = None
+
+
+@dataclass(frozen=True)
+class InitializeResult(Result):
+    """Who answers."""
+
+    protocol_version: int
+    engine_version: str
+    pid: int
+    device: str
+    device_reason: str
+    memory: Memory
+    models: tuple[ModelInfo, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadParams(Params):
+    """Load a model, or make sure that it is loaded."""
+
+    model: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class LoadResult(Result):
+    """``available``: the structures the model was trained for; ``label_set``: whose numbers these are."""
+
+    model: str
+    device: str
+    device_reason: str
+    available: tuple[int, ...]
+    click_branch: bool
+    label_set: str
+
+
+@dataclass(frozen=True)
+class OpenParams(Params):
+    """Preprocess a volume; the engine loads the model if need be."""
+
+    volume: ArrayRef
+    model: str
+    name: str = ""
+    modality: str | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class OpenResult(Result):
+    """``notes``: sentences for people."""
+
+    session: str
+    model_shape: tuple[int, int, int]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SegmentParams(Params):
+    """See :meth:`VISTA3DCore.inference.session.Session.segment`."""
+
+    session: str
+    structures: tuple[str | int, ...]
+    preset: str = "bundle"
+    restoration: str = "nearest"
+    roi: Corners | None = None
+    streaming: bool | None = None
+
+
+@dataclass(frozen=True)
+class SegmentResult(Result):
+    """``labels``: uint16, value = structure; ``masks``: bool, by structure, of those that may overlap others."""
+
+    labels: ArrayRef
+    masks: dict[str, ArrayRef]
+    structures: tuple[int, ...]
+    provenance: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClickParams(Params):
+    """See :meth:`VISTA3DCore.inference.session.Session.click`. The client deletes the base's file, never the engine."""
+
+    session: str
+    structure: str | int | None
+    clicks: tuple[Click, ...]
+    base: ArrayRef | None = None
+    settled: int = 0
+    policy: str = "reuse"
+    variant: str = "paper"
+
+
+@dataclass(frozen=True)
+class ClickAnswer(Result):
+    """``patch``: the object's mask in ``box``; None where nothing changed."""
+
+    box: tuple[Range, Range, Range]
+    patch: ArrayRef | None
+    touched: tuple[bool, ...]
+    encoded: int
+    structure: int | None
+
+
+@dataclass(frozen=True)
+class WarmParams(Params):
+    """Prepare for a click at a place; any other request goes first."""
+
+    session: str
+    position: Position
+    policy: str = "reuse"
+
+
+@dataclass(frozen=True)
+class WarmResult(Result):
+    """``encoded``: how many windows that took; 0 if they were ready, or if another request came first."""
+
+    encoded: int
+
+
+@dataclass(frozen=True)
+class HitParams(Params):
+    """Which structure a click at a place would mean."""
+
+    session: str
+    structure: str | int
+    position: Position
+
+
+@dataclass(frozen=True)
+class HitResult(Result):
+    """A catalogue index."""
+
+    structure: int
+
+
+@dataclass(frozen=True)
+class SuggestParams(Params):
+    """Where the next clicks would help most."""
+
+    session: str
+    structure: str | int | None
+    clicks: tuple[Click, ...] = ()
+    base: ArrayRef | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class SuggestResult(Result):
+    """The best place first."""
+
+    suggestions: tuple[SuggestionInfo, ...]
+
+
+@dataclass(frozen=True)
+class UncertaintyParams(Params):
+    """How unsure the network is."""
+
+    session: str
+    structure: str | int | None
+    clicks: tuple[Click, ...] = ()
+    base: ArrayRef | None = None
+
+
+@dataclass(frozen=True)
+class UncertaintyResult(Result):
+    """float32 in 0..1 on the model grid, with its affine."""
+
+    uncertainty: ArrayRef
+
+
+@dataclass(frozen=True)
+class CloseParams(Params):
+    """Free a session."""
+
+    session: str
+
+
+@dataclass(frozen=True)
+class NoParams(Params):
+    """Nothing."""
+
+
+@dataclass(frozen=True)
+class StatusResult(Result):
+    """``queue``: requests that wait; ``busy``: the method that runs now."""
+
+    sessions: tuple[str, ...]
+    memory: Memory
+    queue: int
+    busy: str | None
+
+
+# Notifications
+
+
+@dataclass(frozen=True)
+class ProgressParams(Params):
+    """How far the request ``id`` is: fraction in 0..1."""
+
+    id: Id
+    fraction: float
+    stage: str
+    message: str = ""
+    remaining_s: float | None = None
+
+
+@dataclass(frozen=True)
+class NoticeParams(Params):
+    """A sentence for people that belongs to no result."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class CancelParams(Params):
+    """Which request to stop."""
+
+    id: Id
+
+
+def arrays_in(message: Any) -> list[ArrayRef]:
+    """Return the arrays that a message refers to."""
+    if isinstance(message, ArrayRef):
+        return [message]
+    if is_dataclass(message):
+        parts = [getattr(message, one.name) for one in fields(message)]
+    elif isinstance(message, dict):
+        parts = list(message.values())
+    else:
+        parts = list(message) if isinstance(message, (tuple, list)) else []
+    return [ref for part in parts for ref in arrays_in(part)]
