@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,3 +167,16 @@ class Region:
         if np.any(stop <= start):
             raise InputError("The region lies outside the volume; it is given in RAS millimetres.")
         return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+
+
+def to_region(roi: Region | Sequence[float] | None) -> Region | None:
+    """Accept a region or six numbers: minimum R A S, maximum R A S in mm.
+
+    :raises InputError: if it is neither.
+    """
+    if roi is None or isinstance(roi, Region):
+        return roi
+    numbers = np.asarray(list(roi), dtype=float)
+    if numbers.shape != (6,):
+        raise InputError("A region needs six numbers: minimum R A S, then maximum R A S in millimetres.")
+    return Region(tuple(numbers[:3].tolist()), tuple(numbers[3:].tolist()))

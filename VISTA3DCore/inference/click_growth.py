@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap, Token, blend, click_windows, voxel_in
+from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap, Token, blend, voxel_in
 from VISTA3DCore.inference.click_windows import Policy, holds, neighbour_window
 from VISTA3DCore.inference.components import label_components
 from VISTA3DCore.inference.morphology import depth
@@ -50,7 +50,7 @@ def answer_clicks(
         :data:`MOST_NEIGHBOURS` at most. Without it, windows are those of the clicks, as in the reference.
     :raises Cancelled: between windows.
     """
-    windows = click_windows(prompt, policy, shape, encoder.window)
+    windows = policy(prompt.places, shape, encoder.window)
     growth = _Growth(encoder, prompt, shape, base if grow else None)
     for number, start in enumerate(windows):
         growth.ask(start, {}, progress.part(0.5 * number / len(windows), 0.5 * (number + 1) / len(windows)))

@@ -16,7 +16,7 @@ import torch
 
 from VISTA3DCore.errors import NotEnoughMemoryError
 from VISTA3DCore.inference.click_cache import ClickCache
-from VISTA3DCore.inference.click_windows import Policy, holds, nearest_voxel, window_image
+from VISTA3DCore.inference.click_windows import holds, nearest_voxel, window_image
 from VISTA3DCore.inference.feature_map import is_out_of_memory, warn_of_the_cpu
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape, gaussian_weights
@@ -213,11 +213,6 @@ def blend(answers: Sequence[tuple[Shape, np.ndarray]]) -> ScoreMap:
     known = total > 0
     np.divide(sums, total, out=sums, where=known)
     return ScoreMap(tuple(first.tolist()), sums, known)
-
-
-def click_windows(prompt: Prompt, policy: Policy, shape: Shape, window: Shape) -> list[Shape]:
-    """Return the windows that the clicks choose, each once, in a fixed order."""
-    return sorted({policy(place, shape, window) for place in prompt.places})
 
 
 def voxel_in(score_map: ScoreMap, place: np.ndarray) -> Shape | None:

@@ -1,14 +1,15 @@
-"""Which window answers a click. Positions are voxel indices of the model grid; a window may reach beyond it, into air.
+"""Which windows answer clicks. Positions are voxel indices of the model grid; a window may reach beyond it, into air.
 
 ``centred`` equals the reference (``point_based_window_inferer`` in MONAI): one window around each click, pushed back
-into the volume. ``reuse`` takes the window of a fixed lattice, half a window apart, whose centre is nearest to the
-click: it depends on the click's place alone, so neighbouring clicks share a window that is encoded once, and removing
-or moving one click changes nothing for the others.
+into the volume. ``reuse`` goes through the clicks in their order: one that lies deep enough in a window chosen for an
+earlier click is answered there; otherwise the window of a fixed lattice, half a window apart, is added whose centre is
+nearest to the click. So most further clicks on an object need no window of their own, and the windows depend on the list
+of clicks alone, never on what was asked before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,8 +18,11 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.inference.windows import Shape, axis_starts
 
 _LATTICE_OVERLAP = 0.5
+# A click this part of a window's side deep (24 mm with the released model) has surroundings on every side.
+_DEPTH = 8
 
-Policy = Callable[[np.ndarray, Shape, Shape], Shape]
+Policy = Callable[[Sequence[np.ndarray], Shape, Shape], list[Shape]]
+"""From the clicks' places, the model grid's shape and the window's sides to the windows' first voxels."""
 
 
 def centred_window(place: np.ndarray, shape: Shape, window: Shape) -> Shape:
@@ -108,7 +112,31 @@ def _outside(place: float, size: int) -> bool:
     return not -0.5 <= place < size - 0.5
 
 
-POLICIES: dict[str, Policy] = {"reuse": lattice_window, "centred": centred_window}
+def centred_windows(places: Sequence[np.ndarray], shape: Shape, window: Shape) -> list[Shape]:
+    """Return a window around each click, each window once."""
+    return sorted({centred_window(place, shape, window) for place in places})
+
+
+def shared_windows(places: Sequence[np.ndarray], shape: Shape, window: Shape) -> list[Shape]:
+    """Return as few lattice windows as hold every click deep enough, earlier clicks deciding."""
+    chosen: list[Shape] = []
+    for place in places:
+        if not any(_holds_deep(start, window, place, shape) for start in chosen):
+            chosen.append(lattice_window(place, shape, window))
+    return chosen
+
+
+def _holds_deep(start: Shape, window: Shape, place: np.ndarray, shape: Shape) -> bool:
+    """Return whether a click is an eighth of the window away from each side behind which the volume goes on."""
+    for first, side, index, size in zip(start, window, nearest_voxel(place), shape, strict=True):
+        low = first + side // _DEPTH if first > 0 else first
+        high = first + side - side // _DEPTH if first + side < size else first + side
+        if not low <= index < high:
+            return False
+    return True
+
+
+POLICIES: dict[str, Policy] = {"reuse": shared_windows, "centred": centred_windows}
 
 
 def find_policy(name: str) -> Policy:

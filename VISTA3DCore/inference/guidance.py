@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from VISTA3DCore.imaging.geometry import apply_affine
+from VISTA3DCore.inference.answers import Suggestion
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.components import label_components
 from VISTA3DCore.inference.morphology import box_mean, surface
+
+__all__ = ["CLEARANCE_MM", "Suggestion", "suggestions", "uncertainty_of"]
 
 # A new click closer than this to an earlier one tells the network little (paper section on clicks: tens of voxels).
 CLEARANCE_MM = 10.0
 _DOUBTFUL = 0.5
 _SMALLEST = 4
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """A place to look at next.
-
-    :param position: RAS mm, the centre of a voxel of the model grid.
-    :param score: 0 (no doubt) to 1 (a large region of doubt); comparable within one answer.
-    :param positive: what the network would say: True if it thinks that the place belongs to the object.
-    """
-
-    position: tuple[float, float, float]
-    score: float
-    positive: bool
 
 
 def uncertainty_of(scores: np.ndarray, known: np.ndarray) -> np.ndarray:

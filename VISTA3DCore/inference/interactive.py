@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 
-from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click, positions_of
 from VISTA3DCore.imaging.geometry import spacing_of
+from VISTA3DCore.inference.answers import EMPTY_BOX, ClickResult
 from VISTA3DCore.inference.click_growth import answer_clicks
 from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
 from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap
@@ -23,43 +23,9 @@ from VISTA3DCore.inference.click_windows import find_policy
 from VISTA3DCore.inference.components import ComponentsOnDemand, bounding_box
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.refinement import TOLERANCE_MM, VARIANTS, refine
-from VISTA3DCore.inference.windows import Shape
 from VISTA3DCore.progress import Progress
 
-EMPTY_BOX: Box = (slice(0, 0),) * 3
-
-
-@dataclass(frozen=True, eq=False)
-class ClickResult:
-    """What clicks made of a mask.
-
-    :param base: the mask from before the first click (bool [i, j, k] of the input grid), or None for an empty one.
-    :param box: the smallest box of the input grid in which the result differs from the base; empty slices if nowhere.
-    :param patch: the result in this box, bool.
-    :param touched: for each click, whether it selected a component to add or remove; False for settled clicks.
-    :param encoded: how many windows had to be encoded for this answer.
-    :param structure: what was clicked (of a group, the member that was hit), or None for a new object.
-    """
-
-    base: np.ndarray | None
-    shape: Shape
-    box: Box
-    patch: np.ndarray
-    touched: tuple[bool, ...]
-    encoded: int = 0
-    structure: Structure | None = None
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """The whole result, bool [i, j, k] of the input grid; a new array."""
-        mask = np.zeros(self.shape, dtype=bool) if self.base is None else self.base.copy(order="K")
-        mask[self.box] = self.patch
-        return mask
-
-    @property
-    def changed(self) -> bool:
-        """Whether the result differs from the base."""
-        return self.patch.size > 0
+__all__ = ["ClickRequest", "ClickResult", "Interaction"]
 
 
 @dataclass(frozen=True)
@@ -129,7 +95,8 @@ class Interaction:
         ClickRequest((Click(tuple(position)),), policy=policy).check(self.grids)
         before = self.encoder.encoded
         place = self.grids.to_model(np.asarray(position, dtype=np.float64))
-        self.encoder.encode(find_policy(policy)(place, self.grids.model_shape, self.encoder.window), progress)
+        (start,) = find_policy(policy)([place], self.grids.model_shape, self.encoder.window)
+        self.encoder.encode(start, progress)
         return self.encoder.encoded - before
 
     def answer(self, request: ClickRequest, special: bool, zero_shot: bool, progress: Progress) -> ScoreMap:

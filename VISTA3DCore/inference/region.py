@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.geometry import Region
+from VISTA3DCore.imaging.geometry import Region, to_region
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
+
+__all__ = ["context_box", "cut_to_region", "to_region"]
 
 # Context around a region: at least this share of a window on every side (24 mm with the released model).
 _CONTEXT = 1 / 8
-
-
-def to_region(roi: Region | Sequence[float] | None) -> Region | None:
-    """Accept a region or six numbers: minimum R A S, maximum R A S in mm.
-
-    :raises InputError: if it is neither.
-    """
-    if roi is None or isinstance(roi, Region):
-        return roi
-    numbers = np.asarray(list(roi), dtype=float)
-    if numbers.shape != (6,):
-        raise InputError("A region needs six numbers: minimum R A S, then maximum R A S in millimetres.")
-    return Region(tuple(numbers[:3].tolist()), tuple(numbers[3:].tolist()))
 
 
 def context_box(

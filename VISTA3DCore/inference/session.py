@@ -253,16 +253,16 @@ class Session:
         """Segment or correct one object by clicks.
 
         The answer depends on the arguments alone. So to undo, remove, move or flip a click, ask again with the changed
-        list: the result is as if it had been so from the start, and no window is encoded that was before.
+        list: the result is as if it had been so from the start, and no window is encoded again.
 
         :param structure: a name, index or structure of the catalogue (of a group, the click goes to the member that it
             hits), or None for an object without a class.
-        :param clicks: all clicks on the object, in any order.
+        :param clicks: all clicks on the object, in the order in which they were placed.
         :param base: bool [i, j, k] of the input grid, the mask from before the first click; None for an empty one.
         :param settled: how many of the clicks, the first ones, were placed before the base was last edited by hand.
             They still tell the network what is meant, but no longer add or remove anything.
-        :param policy: ``reuse`` answers from windows of a fixed lattice, which neighbouring clicks share, and asks
-            further windows while the object touches a window's side; ``centred`` from one window around each click, as
+        :param policy: ``reuse`` answers a click in an earlier click's window if it lies deep enough in it, and asks
+            further windows while the object touches a window's side; ``centred`` uses one window around each click, as
             the reference does.
         :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.refinement.refine`.
         :raises UnknownStructureError: if the structure is unknown or a dead class.
