@@ -1,7 +1,7 @@
 """The client's half of the protocol as a state machine: requests to bytes, bytes to events.
 
-It has no threads, sockets, pipes or clocks; whoever uses it moves the bytes (a thread in scripts, signals of ``QProcess``
-in Slicer). Needs numpy and the standard library alone.
+It has no threads, sockets, pipes or clocks; whoever uses it moves the bytes (a thread in scripts, the signals of a
+``QProcess`` in Slicer). Needs numpy and the standard library alone.
 """
 
 from __future__ import annotations

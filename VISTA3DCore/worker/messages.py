@@ -7,7 +7,7 @@ grid.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
 from VISTA3DCore.imaging.clicks import Click
@@ -120,7 +120,10 @@ class LoadParams(Params):
 
 @dataclass(frozen=True)
 class LoadResult(Result):
-    """``available``: the structures the model was trained for; ``label_set``: whose numbers these are."""
+    """``available``: what the model was trained for, as indices of the catalogue ``label_set``.
+
+    ``provenance``: what every result of the model carries.
+    """
 
     model: str
     device: str
@@ -128,6 +131,7 @@ class LoadResult(Result):
     available: tuple[int, ...]
     click_branch: bool
     label_set: str
+    provenance: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,12 @@ class OpenParams(Params):
 
 @dataclass(frozen=True)
 class OpenResult(Result):
-    """``notes``: sentences for people."""
+    """``notes``: sentences for people; ``engine_ms``: milliseconds that the engine itself took."""
 
     session: str
     model_shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    engine_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ class SegmentResult(Result):
     structures: tuple[int, ...]
     provenance: dict[str, str]
     notes: tuple[str, ...] = ()
+    engine_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -195,6 +201,7 @@ class ClickAnswer(Result):
     touched: tuple[bool, ...]
     encoded: int
     structure: int | None
+    engine_ms: float = 0.0
 
 
 @dataclass(frozen=True)
