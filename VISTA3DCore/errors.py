@@ -6,6 +6,9 @@ The graphical interface and the command line show the message as it is. ``code``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class VistaError(Exception):
     """Base of every error that the engine raises on purpose."""
@@ -77,3 +80,24 @@ class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an erro
 
 class SlowerWarning(UserWarning):
     """The work goes on, but slower than asked for: something to tell at once, not with the result."""
+
+
+_RUNTIME_PACKAGES = ("torch", "monai")
+
+
+@contextmanager
+def runtime_errors() -> Iterator[None]:
+    """Say in a sentence that the network's runtime is missing or broken.
+
+    :raises DeviceError: instead of an ImportError that names torch or monai.
+    """
+    try:
+        yield
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if name not in _RUNTIME_PACKAGES:
+            raise
+        if isinstance(error, ModuleNotFoundError):
+            how = "install the engine's runtime with: pip install 'vista3d-core[cpu]'."
+            raise DeviceError(f"{name} is not installed; {how}") from error
+        raise DeviceError(f"{name} is installed but cannot be loaded ({error}); install it anew.") from error

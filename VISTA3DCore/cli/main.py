@@ -12,9 +12,7 @@ from typer.core import TyperGroup
 from VISTA3DCore import __version__
 from VISTA3DCore.cli import classes, click, demo, doctor, evaluate, models, segment
 from VISTA3DCore.cli.console import print_error
-from VISTA3DCore.errors import Cancelled, VistaError
-
-_RUNTIME_PACKAGES = ("torch", "monai")
+from VISTA3DCore.errors import Cancelled, VistaError, runtime_errors
 
 
 class _Group(TyperGroup):
@@ -24,7 +22,8 @@ class _Group(TyperGroup):
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
-            return super().invoke(ctx)
+            with runtime_errors():
+                return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort):
             error: Exception = Cancelled()
         except Exception as caught:
@@ -76,17 +75,13 @@ def sentence_for(error: BaseException) -> str:
     """Return what to tell a person about an error."""
     if isinstance(error, VistaError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name in _RUNTIME_PACKAGES:
-        return f"{error.name} is not installed; install the engine's runtime with: pip install 'vista3d-core[cpu]'."
     kind = type(error).__name__
     return f"Unexpected error ({kind}: {error}); run 'vista3d --debug ...' to see where it comes from."
 
 
 def exit_code_for(error: BaseException) -> int:
-    """Return the exit code: the error's own, 5 without torch, 1 for what nobody foresaw."""
-    if isinstance(error, VistaError):
-        return error.exit_code
-    return 5 if isinstance(error, ModuleNotFoundError) and error.name in _RUNTIME_PACKAGES else 1
+    """Return the exit code: the error's own, 1 for what nobody foresaw."""
+    return error.exit_code if isinstance(error, VistaError) else 1
 
 
 def _belongs_to_parser(error: Exception) -> bool:

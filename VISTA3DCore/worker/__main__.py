@@ -1,4 +1,4 @@
-"""``python -m VISTA3DCore.worker``: the engine process; programs start it and speak with it over its standard streams."""
+"""``python -m VISTA3DCore.worker``: the engine process; clients speak with it over its standard streams."""
 
 from __future__ import annotations
 

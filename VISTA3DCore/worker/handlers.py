@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 import VISTA3DCore
-from VISTA3DCore.errors import DeviceError, NotEnoughMemoryError, SlowerWarning, VistaError
+from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning, VistaError, runtime_errors
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.arrays import ArrayFolder, open_shared
@@ -48,14 +47,17 @@ from VISTA3DCore.worker.protocol import (
     WarmParams,
     WarmResult,
 )
-from VISTA3DCore.worker.sessions import Holdings, Opened, memory_of
+from VISTA3DCore.worker.sessions import Holdings, memory_of
 
-log = logging.getLogger("vista3d.worker")
+if TYPE_CHECKING:
+    import torch
+
+    from VISTA3DCore.inference.session import Segmenter, Session
 
 Answer = TypeVar("Answer")
 
-_FREED = "Memory ran out; what was kept for other requests was freed, and the request is tried once more."
 _OUR_CODE = Path(VISTA3DCore.__file__).resolve().parent
+_FREED = "Memory ran out; what was kept for later requests was freed, and this one is tried once more."
 
 
 class Handlers:
@@ -67,12 +69,11 @@ class Handlers:
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
         self._holdings = Holdings(_load)
-        self._device: Any = None
+        self._device: torch.device | None = None
         self.directory: ArrayFolder | None = None
-        self._base: tuple[ArrayRef, tuple[int, ...], np.ndarray] | None = None
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
-            "load": self._model,
+            "load": self._load_model,
             "open": self._open,
             "segment": self._segment,
             "click": self._click,
@@ -100,43 +101,193 @@ class Handlers:
         self.directory = open_shared(path)
 
     def call(self, method: str, params: Params, progress: Progress) -> Result | None:
-        """Answer a request.
+        """Answer a request; our own warnings go into the result's notes, or become notices where it has none.
 
         :raises VistaError: as the engine does.
         """
-        with _told_warnings(self._notify) as self._notes:
-            try:
-                return self._methods[method](params, progress)
-            except ModuleNotFoundError as error:
-                raise missing_runtime(error) from error
+        with _heard_warnings(self._notify) as notes, runtime_errors():
+            result = self._with_room(lambda: self._methods[method](params, progress))
+        if hasattr(result, "notes"):
+            return replace(result, notes=tuple(notes))
+        for sentence in notes:
+            self._notify(sentence)
+        return result
+
+    def _with_room(self, action: Callable[[], Answer]) -> Answer:
+        """Run an action; if memory runs out although the engine has stepped down, free all caches and try again."""
+        try:
+            return action()
+        except Exception as error:
+            if not _ran_out_of_memory(error):
+                raise
+        # Outside the handler: the traceback would keep the failed attempt's arrays alive.
+        self._holdings.free_caches()
+        self._notify(_FREED)
+        try:
+            return action()
+        except Exception as error:
+            if isinstance(error, VistaError) or not _ran_out_of_memory(error):
+                raise
+            sentence = "There is not enough memory for this request; close other volumes or programs."
+            raise NotEnoughMemoryError(sentence) from error
 
     # The engine and its models
 
-    def _initialize(self, params: InitializeParams, progress: Progress) -> InitializeResult:
+    def _initialize(self, _params: InitializeParams, _progress: Progress) -> InitializeResult:
         from VISTA3DCore.inference.devices import choose_device
 
         choice = choose_device("auto")
         self._device = choice.device
-        about_engine = PROTOCOL_VERSION, VISTA3DCore.__version__, os.getpid()
-        return InitializeResult(*about_engine, str(choice.device), choice.reason, self.memory(), _models())
+        identity = PROTOCOL_VERSION, VISTA3DCore.__version__, os.getpid()
+        return InitializeResult(*identity, str(choice.device), choice.reason, self.memory(), _known_models())
 
-    def _model(self, params: LoadParams, progress: Progress) -> LoadResult:
-        _, segmenter = self._with_room(None, lambda: self._holdings.model(params.model, params.device, progress))
-        config = segmenter.config
+    def _load_model(self, params: LoadParams, progress: Progress) -> LoadResult:
+        segmenter = self._holdings.model(params.model, params.device, progress)
         return LoadResult(
-            config.name,
+            params.model,
             str(segmenter.device),
             segmenter.device_reason,
             segmenter.available,
-            config.click_branch,
-            config.label_set,
+            segmenter.config.click_branch,
+            segmenter.config.label_set,
             segmenter.provenance,
         )
 
     # Volumes
 
     def _open(self, params: OpenParams, progress: Progress) -> OpenResult:
+        # The volume's file is mapped only as long as this call takes.
+        array = self.directory.get(params.volume)
+        if params.volume.affine is None:
+            raise InvalidParamsError("The field 'volume.affine' is missing; a volume needs one.")
+        segmenter = self._holdings.model(params.model, params.device, progress.part(0.0, 0.3))
         started = time.monotonic()
-        opened = self._with_room(None, lambda: self._open_volume(params, progress))
-        shape = opened.session.model_grid[0].shape
-        return OpenResult(opened.id, shape, tuple(self._notes), _since(started))
+        volume = Volume(array, np.array(params.volume.affine), params.name, params.modality)
+        opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0))
+        engine_ms = _since(started)
+        return OpenResult(opened.id, opened.session.model_grid[0].shape, engine_ms=engine_ms)
+
+    def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
+        session, started = self._session(params.session), time.monotonic()
+        found = session.segment(
+            params.structures, params.preset, params.restoration, params.roi, progress, params.streaming
+        )
+        engine_ms = _since(started)
+        with self._results() as put:
+            labels = put(found.labels, found.affine)
+            masks = {str(index): put(mask) for index, mask in found.masks.items()}
+            progress.check()
+        structures = tuple(structure.index for structure in found.structures)
+        return SegmentResult(labels, masks, structures, found.provenance, engine_ms=engine_ms)
+
+    def _close(self, params: CloseParams, _progress: Progress) -> None:
+        self._holdings.close(params.session)
+
+    # Clicks
+
+    def _click(self, params: ClickParams, progress: Progress) -> ClickAnswer:
+        session, base, started = self._session(params.session), self._mask(params.base), time.monotonic()
+        options = {"settled": params.settled, "policy": params.policy, "variant": params.variant}
+        found = session.click(params.structure, params.clicks, base, progress=progress, **options)
+        engine_ms = _since(started)
+        with self._results() as put:
+            patch = put(found.patch) if found.changed else None
+        box = tuple((part.start, part.stop) for part in found.box)
+        structure = None if found.structure is None else found.structure.index
+        return ClickAnswer(box, patch, found.touched, found.encoded, structure, engine_ms)
+
+    def _warm(self, params: WarmParams, progress: Progress) -> WarmResult:
+        return WarmResult(self._session(params.session).warm(params.position, params.policy, progress))
+
+    def _hit(self, params: HitParams, _progress: Progress) -> HitResult:
+        return HitResult(self._session(params.session).hit(params.structure, params.position).index)
+
+    def _suggest(self, params: SuggestParams, progress: Progress) -> SuggestResult:
+        session, base = self._session(params.session), self._mask(params.base)
+        found = session.suggest(params.structure, params.clicks, base, params.count, progress=progress)
+        return SuggestResult(tuple(SuggestionInfo(one.position, one.score, one.positive) for one in found))
+
+    def _uncertainty(self, params: UncertaintyParams, progress: Progress) -> UncertaintyResult:
+        session, base = self._session(params.session), self._mask(params.base)
+        found = session.uncertainty(params.structure, params.clicks, base, progress=progress)
+        with self._results() as put:
+            return UncertaintyResult(put(found, session.model_grid[1]))
+
+    # Help
+
+    def _session(self, id_: str) -> Session:
+        opened = self._holdings.find(id_)
+        self._holdings.make_room(opened.segmenter, opened)
+        return opened.session
+
+    def _mask(self, ref: ArrayRef | None) -> np.ndarray | None:
+        return None if ref is None else self.directory.get(ref)
+
+    @contextlib.contextmanager
+    def _results(self) -> Iterator[Callable[..., ArrayRef]]:
+        """Hand out a function that writes result files; none of them stays if anything goes wrong."""
+        written: list[str] = []
+
+        def put(array: np.ndarray, affine: np.ndarray | None = None) -> ArrayRef:
+            ref = self.directory.put(array, affine)
+            written.append(ref.file)
+            return ref
+
+        try:
+            yield put
+        except BaseException:
+            for name in written:
+                self.directory.delete(name)
+            raise
+
+
+def _load(model: str, device: str, progress: Progress) -> Segmenter:
+    from VISTA3DCore.inference.session import Segmenter
+
+    return Segmenter.from_pretrained(model, device, progress)
+
+
+def _known_models() -> tuple[ModelInfo, ...]:
+    from VISTA3DCore.network.store import ModelStore
+
+    store = ModelStore()
+    return tuple(
+        ModelInfo(
+            entry.name,
+            entry.title,
+            store.status(entry.name).state in ("present", "verified"),
+            entry.bundled,
+            entry.licence,
+        )
+        for entry in store.entries()
+    )
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, NotEnoughMemoryError | MemoryError):
+        return True
+    from VISTA3DCore.inference.feature_map import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _since(started: float) -> float:
+    return round(1000 * (time.monotonic() - started), 3)
+
+
+@contextlib.contextmanager
+def _heard_warnings(at_once: Callable[[str], None]) -> Iterator[list[str]]:
+    """Collect our own warnings, each once; what slows the present request down is told at once."""
+    notes: list[str] = []
+
+    def hear(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+        sentence = str(message)
+        if issubclass(category, SlowerWarning):
+            at_once(sentence)
+        elif issubclass(category, UserWarning) and _OUR_CODE in Path(filename).resolve().parents:
+            notes.extend([sentence] if sentence not in notes else [])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = hear
+        yield notes

@@ -31,9 +31,8 @@ from VISTA3DCore.worker.protocol import (
     InitializeParams,
     InternalError,
     NoticeParams,
-    NotInitializedError,
     Notification,
-    Params,
+    NotInitializedError,
     ProgressParams,
     ProtocolError,
     Request,
@@ -132,7 +131,7 @@ class Server:
             except FramingError as error:
                 self._receive_all(error.messages)
                 self._outbox.send(error_message(None, error))
-                log.error("the client's bytes cannot be understood: %s", error)  # noqa: TRY400 - not our defect
+                log.error("the client's bytes cannot be understood: %s", error)
                 self._exit_code = self._exit_code or BROKEN
         self._outbox.close()
         return self._exit_code
@@ -221,7 +220,7 @@ class Server:
         try:
             result = self._handlers.call(job.method, job.params, job.progress)
             answer = result_message(job.id, result)
-        except BaseException as error:  # noqa: BLE001 - nothing that a request does may end the thread
+        except BaseException as error:  # nothing that a request does may end the thread
             if not isinstance(error, VistaError):
                 log.exception("'%s' failed", job.method)
             answer = error_message(job.id, error)

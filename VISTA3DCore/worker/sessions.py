@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -40,12 +41,10 @@ class Opened:
     """An opened volume.
 
     :param name: what people call the volume.
-    :param key: of the model.
     """
 
     id: str
     name: str
-    key: Key
     segmenter: Segmenter
     session: Session
 
@@ -92,7 +91,7 @@ class Holdings:
         """Ids of the opened volumes; safe from any thread."""
         return tuple(self._sessions.copy())
 
-    def model(self, name: str, device: str, progress: Progress) -> tuple[Key, Segmenter]:
+    def model(self, name: str, device: str, progress: Progress) -> Segmenter:
         """Return a model, loaded if it is not yet, or if its file has changed since.
 
         :raises VistaError: as :meth:`Segmenter.from_pretrained`.
@@ -103,17 +102,15 @@ class Holdings:
         if key not in self._segmenters:
             self._segmenters[key] = self._load(name, device, progress)
         self._segmenters.move_to_end(key)
-        return key, self._segmenters[key]
+        return self._segmenters[key]
 
-    def open(self, volume: Volume, name: str, device: str, progress: Progress) -> Opened:
-        """Open a volume with a model.
+    def open(self, volume: Volume, segmenter: Segmenter, progress: Progress) -> Opened:
+        """Open a volume with one of the models.
 
-        :raises VistaError: as :meth:`Segmenter.from_pretrained` and :meth:`Segmenter.open`.
+        :raises VistaError: as :meth:`Segmenter.open`.
         """
-        key, segmenter = self.model(name, device, progress.part(0.0, 0.3))
-        self.make_room(None, segmenter)
-        session = segmenter.open(volume, progress.part(0.3, 1.0))
-        opened = Opened(uuid.uuid4().hex, volume.name, key, segmenter, session)
+        self.make_room(segmenter)
+        opened = Opened(uuid.uuid4().hex, volume.name, segmenter, segmenter.open(volume, progress))
         self._sessions[opened.id] = opened
         return opened
 
@@ -124,7 +121,6 @@ class Holdings:
         """
         if id_ in self._sessions:
             self._sessions.move_to_end(id_)
-            self._segmenters.move_to_end(self._sessions[id_].key)
             return self._sessions[id_]
         if id_ in self._evicted:
             raise UnknownSessionError(
@@ -140,22 +136,24 @@ class Holdings:
         opened = self.find(id_)
         del self._sessions[id_]
         opened.session.close()
-        release(opened.segmenter.device)
 
-    def make_room(self, used: Opened | None, segmenter: Segmenter) -> None:
+    def make_room(self, segmenter: Segmenter, used: Opened | None = None) -> None:
         """Let go of what is not used, step by step, while memory is short."""
-        steps = self._steps(used, segmenter)
+        steps = self._steps(segmenter, used)
         while is_short(self._measure(segmenter.device)) and (step := next(steps, None)) is not None:
             step()
-            release(segmenter.device)
+            release()
 
-    def free_caches(self, device: torch.device) -> None:
-        """Drop the caches of all volumes; results stay the same."""
+    def free_caches(self) -> None:
+        """Drop the caches of all volumes and the models without a volume; results stay the same."""
         for opened in self._sessions.values():
             opened.session.free_caches()
-        release(device)
+        needed = [opened.segmenter for opened in self._sessions.values()]
+        for key in [key for key, idle in self._segmenters.items() if idle not in needed]:
+            self._unload(key)
+        release()
 
-    def _steps(self, used: Opened | None, segmenter: Segmenter) -> Iterator[Callable[[], None]]:
+    def _steps(self, segmenter: Segmenter, used: Opened | None) -> Iterator[Callable[[], None]]:
         others = [opened for opened in self._sessions.values() if opened is not used]
         for opened in others:
             yield opened.session.free_caches
@@ -176,10 +174,8 @@ class Holdings:
         del self._segmenters[key]
 
 
-def release(device: torch.device) -> None:
+def release() -> None:
     """Hand memory that nothing uses any more back to the system."""
     gc.collect()
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.empty_cache()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized():
+        sys.modules["torch"].cuda.empty_cache()
