@@ -20,3 +20,26 @@ def ct_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("VISTA3D_TEST_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint with seeded random weights: the real architecture, as narrow and coarse as it gets."""
+    import torch
+
+    from VISTA3DCore.network.architecture import build_network
+    from VISTA3DCore.network.checkpoints import save_checkpoint
+    from VISTA3DCore.network.config import ModelConfig
+
+    config = ModelConfig(
+        name="tiny",
+        width=8,
+        blocks_down=(1, 1, 1),
+        window=(32, 32, 32),
+        spacing=(12.0, 12.0, 12.0),
+        classes=(1, 3, 5, 14, 23),
+    )
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_checkpoint(path, config, build_network(config).state_dict())
+    return path

@@ -1,4 +1,4 @@
-"""What the command line's tests share: a tiny real network, phantoms as files, and ways to run the command."""
+"""What the command line's tests share: phantoms as files, and ways to run the command."""
 
 from __future__ import annotations
 
@@ -60,29 +60,6 @@ def vista3d_process() -> Callable:
         return subprocess.Popen(command, env=environment, **settings)
 
     return start
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a checkpoint with seeded random weights: the real architecture, as narrow and coarse as it gets."""
-    import torch
-
-    from VISTA3DCore.network.architecture import build_network
-    from VISTA3DCore.network.checkpoints import save_checkpoint
-    from VISTA3DCore.network.config import ModelConfig
-
-    config = ModelConfig(
-        name="tiny",
-        width=8,
-        blocks_down=(1, 1, 1),
-        window=(32, 32, 32),
-        spacing=(12.0, 12.0, 12.0),
-        classes=(1, 3, 5, 14, 23),
-    )
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_checkpoint(path, config, build_network(config).state_dict())
-    return path
 
 
 @pytest.fixture(scope="session")
