@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import nibabel
 import numpy as np
 import pytest
 
 from VISTA3DCore import Segmentation, Segmenter, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.evaluation.clicking import honest
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.network.store import ModelStore
 
@@ -56,3 +59,61 @@ def test_a_real_chest_gives_lungs(segmenter, ct_data):
 
     assert found.any()
     assert volume.array[found].mean() < -500
+
+
+TEN = (
+    "liver",
+    "left kidney",
+    "right kidney",
+    "spleen",
+    "aorta",
+    "inferior vena cava",
+    "sacrum",
+    "vertebrae L3",
+    "vertebrae L5",
+    "left autochthon",
+)
+
+
+@pytest.fixture(scope="module")
+def clicked(segmenter, ct_data) -> Callable[..., np.ndarray]:
+    """Mean Dice over structures of the demonstration CT after 0, 1, ... honest simulated clicks."""
+    folder = ct_data / "ts_example_ct"
+    volume = Volume.read(folder / "ct.nii.gz")
+    reference = np.asarray(nibabel.load(folder / "label_vista3d.nii.gz").dataobj)
+    with segmenter.open(volume) as session:
+
+        def mean_dice(names, automatic=False, zero_shot=False):
+            found = session.segment(list(names), preset="paper", restoration="smooth") if automatic else None
+            curves = [
+                honest(
+                    session,
+                    None if zero_shot else name,
+                    reference == CT[name].index,
+                    volume.affine,
+                    found[name] if automatic else None,
+                ).dice
+                for name in names
+            ]
+            return np.mean(curves, axis=0)
+
+        yield mean_dice
+
+
+def test_five_clicks_improve_automatic_results(clicked):
+    dices = clicked(TEN, automatic=True)
+
+    assert dices[5] > dices[0] + 0.03
+
+
+def test_clicks_alone_find_structures(clicked):
+    dices = clicked(TEN)
+
+    assert dices[1] > 0.15
+    assert dices[5] > 0.4
+
+
+def test_an_object_without_a_name_is_found_better_with_more_clicks(clicked):
+    dices = clicked(TEN, zero_shot=True)
+
+    assert dices[5] > dices[1] + 0.1 > 0.2
