@@ -36,6 +36,7 @@ _KINDS = "biuf"
 _BY_DESCRIPTOR = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_WORTH_MAPPING = 4 * 2**20
 # A directory this young may belong to a client that has not locked it yet.
 _SETTLED_S = 60.0
 
@@ -193,8 +194,10 @@ class SharedDirectory(ArrayFolder):
 
         :raises InvalidParamsError: as :meth:`get` does.
         """
-        # Windows deletes no file that is mapped.
-        array = self._map(ref, "c") if _BY_DESCRIPTOR else self.get(ref).copy(order="K")
+        array = self._map(ref, "c")
+        # A mapping holds a descriptor, so it must be worth it; and Windows deletes no file that is mapped.
+        if array.nbytes <= _WORTH_MAPPING or not _BY_DESCRIPTOR:
+            array = array.copy(order="K")
         self.delete(ref.file)
         return array
 

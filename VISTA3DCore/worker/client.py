@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import VISTA3DCore
 from VISTA3DCore.errors import UnknownStructureError, VistaError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import to_region
@@ -56,7 +57,8 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.geometry import Region
 
     Target = str | int | Structure | None
-    Sent = tuple[int, bytes]
+
+Sent = tuple[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -171,12 +173,11 @@ class EngineClient:
 
     # Requests from the types of the engine
 
-    def initialize(self, shared_directory: str | os.PathLike[str], name: str, version: str = "") -> Sent:
+    def initialize(
+        self, shared_directory: str | os.PathLike[str], name: str, version: str = VISTA3DCore.__version__
+    ) -> Sent:
         """Ask for ``initialize``; must be the first request."""
-        client = ClientInfo(name, version)
-        return self.request(
-            "initialize", InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid())
-        )
+        return self.request("initialize", initialize_params(shared_directory, name, version))
 
     def load(self, model: str, device: str = "auto") -> Sent:
         """Ask for ``load``."""
@@ -265,7 +266,8 @@ class EngineClient:
 
     def _end(self, error: VistaError) -> list[Event]:
         self._broken = error
-        failures = [Failure(identity, error) for identity in self._pending]
+        # Each gets an exception of its own: it may be raised in a thread of its own.
+        failures = [Failure(identity, type(error)(str(error))) for identity in self._pending]
         self._pending.clear()
         return [*failures, Broken(error)]
 
@@ -274,6 +276,17 @@ def _read_result(method: str, result: Any) -> Result | None:
     """:raises VistaError: if it is not of the method's type."""
     kind = METHODS[method].result if method in METHODS else None
     return None if kind is None else kind.from_json(result)
+
+
+def initialize_params(
+    shared_directory: str | os.PathLike[str], name: str, version: str = VISTA3DCore.__version__
+) -> InitializeParams:
+    """Return the parameters of ``initialize`` for a client in this process.
+
+    :param name: who asks, for the log.
+    """
+    client = ClientInfo(name, version)
+    return InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid())
 
 
 def plain_target(structure: Target) -> str | int | None:
