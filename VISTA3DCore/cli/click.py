@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.interactive import ClickResult
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.session import Session
     from VISTA3DCore.progress import Progress
+    from VISTA3DCore.worker.blocking import RemoteSession
 
 
 class Polarity(str, Enum):
@@ -119,6 +120,7 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     preview: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes through the last click.")
     ] = None,
+    engine_: engine.EngineOption = engine.Engine.in_process,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -147,7 +149,8 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     outputs = Outputs.checked(image, output, None, None, preview)
     outputs.keep(asked.files)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
-        wishes = engine.Wishes(classes=asked.classes, model=model or engine.default_model(), device=device)
+        chosen = model or engine.default_model()
+        wishes = engine.Wishes(classes=asked.classes, model=chosen, device=device, engine=engine_)
         wishes.check()
         result = _run(image, asked, wishes, outputs, reporter.progress, quiet)
     if as_json:
@@ -251,7 +254,19 @@ def _run(
     progress.update(0.0, "Reading the image")
     volume = Volume.read(image)
     clicks = asked.clicks_as_typed(volume) + from_files
-    segmenter = engine.load(wishes, progress.part(0.02, 0.1))
+    with engine.loaded(wishes, progress.part(0.02, 0.1)) as segmenter:
+        found, base = _answer(segmenter, volume, clicks, asked, progress, quiet)
+    progress.update(0.95, "Writing the results")
+    segmentation = _segmentation(found, base, segmenter, volume)
+    segmentation.provenance.update(_provenance(clicks, asked))
+    files = _write(volume, segmentation, clicks, outputs, progress)
+    seconds = time.monotonic() - started
+    return ClickReport.of(found, found.base, segmentation, clicks, str(segmenter.device), seconds, files)
+
+
+def _answer(
+    segmenter: engine.Loaded, volume: Volume, clicks: list[Click], asked: _Asked, progress: Progress, quiet: bool
+) -> tuple[ClickResult, Base | None]:
     members = segmenter.catalogue.resolve(asked.classes)
     structure = members[0] if members else None
     base = asked.read_base(structure, volume) if len(members) < 2 else None
@@ -264,27 +279,22 @@ def _run(
         _warn_of_unknown(structure, segmenter)
         mask = base.mask if base else None
         found = session.click(structure, clicks, mask, policy=asked.policy, progress=progress.part(0.2, 0.95))
-    progress.update(0.95, "Writing the results")
-    segmentation = _segmentation(found, base, segmenter, volume)
-    segmentation.provenance.update(_provenance(clicks, asked))
-    files = _write(volume, segmentation, clicks, outputs, progress)
-    seconds = time.monotonic() - started
-    return ClickReport.of(found, mask, segmentation, clicks, str(segmenter.device), seconds, files)
+    return found, base
 
 
-def _hit(session: Session, name: str, clicks: list[Click]) -> Structure:
+def _hit(session: Session | RemoteSession, name: str, clicks: list[Click]) -> Structure:
     """Return which of the structures that a name stands for is meant: the one that the first positive click hits."""
     deciding = next((click for click in clicks if click.positive), clicks[0])
     return session.hit(name, deciding.position)
 
 
-def _warn_of_unknown(structure: Structure | None, segmenter: Segmenter) -> None:
+def _warn_of_unknown(structure: Structure | None, segmenter: engine.Loaded) -> None:
     if structure is not None and structure.index not in segmenter.available:
         sentence = f"The model was not trained for '{structure.name}'; it is treated as a new object."
         warnings.warn(sentence, UserWarning, stacklevel=2)
 
 
-def _segmentation(found: ClickResult, base: Base | None, segmenter: Segmenter, volume: Volume) -> Segmentation:
+def _segmentation(found: ClickResult, base: Base | None, segmenter: engine.Loaded, volume: Volume) -> Segmentation:
     """Return a segmentation whose first structure is the one that was clicked."""
     from VISTA3DCore.anatomy.structure import new_object
     from VISTA3DCore.cli.correction import corrected

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.cli.console import say
@@ -12,10 +17,26 @@ from VISTA3DCore.errors import ModelError
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
+    from VISTA3DCore.cli.remote import RemoteSegmenter
     from VISTA3DCore.imaging.geometry import Region
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.session import Segmenter
+
+    Loaded = Segmenter | RemoteSegmenter
+
+
+class Engine(str, Enum):
+    """Where the network runs."""
+
+    in_process = "in-process"
+    worker = "worker"
+
+
+EngineOption = Annotated[
+    Engine,
+    typer.Option("--engine", help="worker: in a process of its own, as Slicer uses it; the results are the same."),
+]
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class Wishes:
     preset: str = "bundle"
     restoration: str = "nearest"
     roi: Region | None = None
+    engine: Engine = Engine.in_process
 
     def check(self) -> None:
         """Find misspelt names and a missing model before anything is read or loaded.
@@ -69,15 +91,22 @@ def default_model() -> str:
     return "vista3d-ct"
 
 
-def load(wishes: Wishes, progress: Progress) -> Segmenter:
-    """Load the model.
+@contextmanager
+def loaded(wishes: Wishes, progress: Progress) -> Iterator[Loaded]:
+    """Load the model, in this process or in one that lives as long as the context.
 
     :raises VistaError: as :meth:`Segmenter.from_pretrained` does.
     """
     progress.update(0.0, "Loading the model")
-    from VISTA3DCore.inference.session import Segmenter
+    if wishes.engine is Engine.worker:
+        from VISTA3DCore.cli.remote import loaded_in_worker
 
-    return Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress)
+        with loaded_in_worker(wishes.model, wishes.device, progress) as remote:
+            yield remote
+    else:
+        from VISTA3DCore.inference.session import Segmenter
+
+        yield Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress)
 
 
 def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False) -> Outcome:
@@ -88,17 +117,18 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     started = time.monotonic()
     if wishes.roi is not None:
         wishes.roi.voxel_box(volume.affine, volume.shape)
-    segmenter = load(wishes, progress.part(0.0, 0.03))
-    structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
-    if not quiet:
-        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
-    with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
-        segmentation = session.segment(
-            structures,
-            preset=wishes.preset,
-            restoration=wishes.restoration,
-            roi=wishes.roi,
-            progress=progress.part(0.08, 1.0),
-            streaming=True,
-        )
-    return Outcome(segmentation, str(segmenter.device), segmenter.device_reason, time.monotonic() - started)
+    with loaded(wishes, progress.part(0.0, 0.03)) as segmenter:
+        structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
+        if not quiet:
+            say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+        with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
+            segmentation = session.segment(
+                structures,
+                preset=wishes.preset,
+                restoration=wishes.restoration,
+                roi=wishes.roi,
+                progress=progress.part(0.08, 1.0),
+                streaming=True,
+            )
+        seconds = time.monotonic() - started
+        return Outcome(segmentation, str(segmenter.device), segmenter.device_reason, seconds)

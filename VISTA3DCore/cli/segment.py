@@ -98,6 +98,7 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     preview: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes with coloured structures.")
     ] = None,
+    engine_: engine.EngineOption = engine.Engine.in_process,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -122,6 +123,7 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             preset=preset.value,
             restoration=restoration.value,
             roi=_region(roi),
+            engine=engine_,
         )
         wishes.check()
         result = _run(image, wishes, outputs, reporter, quiet)

@@ -1,0 +1,41 @@
+"""``--engine worker``: a model in an engine process of its own, as the commands use one in theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.progress import Progress
+from VISTA3DCore.worker.blocking import BlockingClient, RemoteSession
+from VISTA3DCore.worker.transports import ChildProcess
+
+
+class RemoteSegmenter:
+    """What the commands need of a :class:`VISTA3DCore.inference.session.Segmenter`.
+
+    :param model: name or file; :param device: as asked for.
+    :raises VistaError: as :meth:`Segmenter.from_pretrained`.
+    """
+
+    def __init__(self, client: BlockingClient, model: str, device: str, progress: Progress) -> None:
+        self._client, self._asked = client, (model, device)
+        loaded = client.load(model, device, progress)
+        self.catalogue: Catalogue = catalogue(loaded.label_set)
+        self.available, self.provenance = loaded.available, loaded.provenance
+        self.device, self.device_reason = loaded.device, loaded.device_reason
+
+    def open(self, volume: Volume, progress: Progress) -> RemoteSession:
+        """Open a volume; see :meth:`Segmenter.open`."""
+        return self._client.open(volume, *self._asked, progress=progress)
+
+
+@contextmanager
+def loaded_in_worker(model: str, device: str, progress: Progress) -> Iterator[RemoteSegmenter]:
+    """Start an engine process, load a model there, and end the process in the end.
+
+    :raises VistaError: as :meth:`Segmenter.from_pretrained`, or if the process cannot be started.
+    """
+    with BlockingClient(ChildProcess(), name="vista3d") as client:
+        yield RemoteSegmenter(client, model, device, progress)
