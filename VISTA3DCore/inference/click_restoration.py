@@ -71,8 +71,12 @@ class ParallelGrids:
         rows, inside = [], []
         for axis, part in enumerate(box):
             offset, step = self.line(axis)
-            index = np.floor((np.arange(part.start, part.stop) - offset) / step + 0.5).astype(np.intp)
-            valid = (index >= 0) & (index < mask.shape[self.permutation[axis]])
+            voxels, size = np.arange(part.start, part.stop), mask.shape[self.permutation[axis]]
+            index = np.floor((voxels - offset) / step + 0.5).astype(np.intp)
+            # The outer voxels of the model grid may lie half a voxel beyond the centres of the input's.
+            within = (voxels >= 0) & (voxels < self.model_shape[axis])
+            index[within] = index[within].clip(0, size - 1)
+            valid = (index >= 0) & (index < size)
             rows.append(index[valid])
             inside.append(np.flatnonzero(valid))
         result[np.ix_(*inside)] = mask.transpose(self.permutation)[np.ix_(*rows)]
@@ -92,7 +96,7 @@ def answered_mask(score_map: ScoreMap, grids: ParallelGrids, box: Box) -> tuple[
     for axis, (first, size) in enumerate(zip(score_map.start, score_map.scores.shape, strict=True)):
         voxels = box[grids.permutation[axis]]
         offset, step = grids.line(axis)
-        place = np.arange(voxels.start, voxels.stop) * step + offset - first
+        place = _off_the_rim(np.arange(voxels.start, voxels.stop) * step + offset, grids.model_shape[axis]) - first
         low = int(np.clip(np.floor(place.min()), 0, size - 1))
         high = int(np.clip(np.ceil(place.max()), 0, size - 1)) + 1
         weights.append(_interpolation(place - low, high - low))
@@ -104,6 +108,16 @@ def answered_mask(score_map: ScoreMap, grids: ParallelGrids, box: Box) -> tuple[
         scores = torch.tensordot(weight, scores, dims=([1], [2]))
     back = np.argsort(grids.permutation)
     return (scores > 0).numpy().transpose(back), _known(score_map.known, nearest).transpose(back)
+
+
+def _off_the_rim(place: np.ndarray, size: int) -> np.ndarray:
+    """Move places in the outer half voxels of the model grid to these voxels' centres.
+
+    Between those centres and the air around the grid scores would be mixed with what the network says of that air,
+    although the image goes on there, or ends.
+    """
+    rim = (place >= -0.5) & (place <= size - 0.5)
+    return np.where(rim, np.clip(place, 0, size - 1), place)
 
 
 def _known(known: np.ndarray, nearest: list[np.ndarray]) -> np.ndarray:
