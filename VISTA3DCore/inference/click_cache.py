@@ -44,27 +44,30 @@ class ClickCache:
 
     def put(self, window: Shape, features: torch.Tensor) -> None:
         """Keep a window's features. What exceeds a budget moves on, the least recently used first."""
+        for store in self._stores.values():
+            store.pop(window, None)
         if features.nbytes <= self._budgets["device"]:
             self._stores["device"][window] = features.to(self._device)
         else:
             self._stores["host"][window] = features.to("cpu")
-        while self._bytes("device") > self._budgets["device"]:
-            oldest, features = self._stores["device"].popitem(last=False)
-            self._stores["host"][oldest] = features.to("cpu")
-        while self._bytes("host") > self._budgets["host"]:
-            self._stores["host"].popitem(last=False)
+        self._keep_budgets()
 
     def leave_device(self) -> None:
-        """Free the device's memory."""
+        """Free the device's memory; from now on, only the host's is used."""
         self._budgets["device"] = 0
-        for window, features in list(self._stores["device"].items()):
-            del self._stores["device"][window]
-            self.put(window, features)
+        self._keep_budgets()
 
     def clear(self) -> None:
         """Drop everything."""
         for store in self._stores.values():
             store.clear()
+
+    def _keep_budgets(self) -> None:
+        while self._bytes("device") > self._budgets["device"]:
+            oldest, features = self._stores["device"].popitem(last=False)
+            self._stores["host"][oldest] = features.to("cpu")
+        while self._bytes("host") > self._budgets["host"]:
+            self._stores["host"].popitem(last=False)
 
     def _bytes(self, name: str) -> int:
         return sum(features.nbytes for features in self._stores[name].values())
