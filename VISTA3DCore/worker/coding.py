@@ -70,13 +70,13 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 def _decode_object(cls: type, value: Any, where: str) -> Any:
     _require(isinstance(value, dict), where, "an object", value)
     hints, arguments, prefix = _hints(cls), {}, f"{where}." if where else ""
-    known = {field.name for field in fields(cls)}
+    known = [field.name for field in fields(cls)]
     for field in fields(cls):
         if field.name in value:
             arguments[field.name] = _decode(hints[field.name], value[field.name], prefix + field.name)
         elif field.default is MISSING and field.default_factory is MISSING:
             raise InvalidParamsError(f"The field '{prefix}{field.name}' is missing.")
-    if getattr(cls, "strict", False) and (unknown := sorted(set(value) - known)):
+    if getattr(cls, "strict", False) and (unknown := [name for name in value if name not in known]):
         raise InvalidParamsError(f"There is no field '{prefix}{unknown[0][:100]}'; known are: {', '.join(known)}.")
     return cls(**arguments)
 

@@ -93,9 +93,10 @@ def _check_beginning(buffer: bytearray) -> None:
     """Refuse garbage at once instead of waiting for the end of a header that never comes."""
     if len(buffer) >= HEADER_LIMIT:
         raise FramingError(f"The header of a frame is longer than {HEADER_LIMIT} bytes.")
-    for line in bytes(buffer).split(b"\r\n"):
+    # The end of the header may have begun to arrive.
+    for line in bytes(buffer).removesuffix(b"\r").split(b"\r\n"):
         start = line[: len(_FIELD_START)].lower()
-        if start != _FIELD_START[: len(start)]:
+        if start != _FIELD_START[: len(start)] or b"\n" in line:
             _refuse(line)
 
 

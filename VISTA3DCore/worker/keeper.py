@@ -72,7 +72,7 @@ class Keeper:
     :param start: makes a transport for each new process.
     :param hello: the parameters of ``initialize``.
     :param owner: is told (under the lock) ``_on_up()`` when a process has shaken hands, ``_on_down()`` when it is gone,
-        and ``_on_given_up(error)`` when no other one will be started; it has ``on_report``, ``on_state``, ``on_notice``.
+        and ``_on_given_up(error)`` when no other one will be started. Has ``on_report``, ``on_state``, ``on_notice``.
     """
 
     def __init__(
