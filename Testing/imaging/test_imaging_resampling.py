@@ -90,6 +90,16 @@ def test_slabs_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(sliced, whole)
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0)])
+def test_the_layout_in_memory_does_not_show(spacing: tuple[float, float, float]) -> None:
+    array = np.random.default_rng(2).normal(0, 500, (24, 24, 24)).astype(np.int16)
+    affine = np.diag([*spacing, 1.0])
+    expected, _ = resample_to_spacing(array, affine, MODEL)
+    layouts = [np.asfortranarray(array), array.transpose(1, 0, 2).copy().transpose(1, 0, 2), array.astype(">i2")]
+    for layout in layouts:
+        np.testing.assert_array_equal(resample_to_spacing(layout, affine, MODEL)[0], expected)
+
+
 def test_nothing_to_do_changes_nothing() -> None:
     array = np.random.default_rng(3).normal(size=(6, 7, 8)).astype(np.float32)
     affine = np.diag([1.5, -1.5, 1.4995, 1.0])

@@ -144,10 +144,11 @@ def _resample_separably(
     source = array.transpose(order)
     shape = [new_shape[axis] for axis in order]
     taps = [_axis_taps(mapping, axis, array.shape[axis], new_shape[axis]) for axis in order]
-    # The axis that shrinks most goes first: the others then have the least to do.
+    # The axis that shrinks most goes first: the others then have the least to do. Equal ones have a fixed order, or the
+    # rounding would depend on how the array lies in memory.
     sequence = [
         axis
-        for axis in np.argsort(np.array(shape) / source.shape, kind="stable")
+        for axis in sorted(range(3), key=lambda axis: (shape[axis] / source.shape[axis], -order[axis]))
         if not (taps[axis].is_identity and shape[axis] == source.shape[axis])
     ]
     result = np.empty(shape, dtype=np.float32)
