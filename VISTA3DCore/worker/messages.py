@@ -34,7 +34,7 @@ class Result(Message):
 # Shared parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ArrayRef(Message):
     """An array in a file of the shared directory; ``affine`` where it has a place in space."""
 
@@ -46,7 +46,7 @@ class ArrayRef(Message):
     affine: Affine | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClientInfo(Params):
     """Who asks, for the log."""
 
@@ -54,7 +54,7 @@ class ClientInfo(Params):
     version: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Memory(Message):
     """Bytes; the device's are None where it has no memory of its own."""
 
@@ -64,7 +64,7 @@ class Memory(Message):
     device_available: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ModelInfo(Message):
     """One model that the engine knows by name."""
 
@@ -75,7 +75,7 @@ class ModelInfo(Message):
     licence: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SuggestionInfo(Message):
     """A place to look at next, see :class:`VISTA3DCore.inference.answers.Suggestion`."""
 
@@ -87,7 +87,7 @@ class SuggestionInfo(Message):
 # Requests and results
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class InitializeParams(Params):
     """The first request. The engine exits when the process ``parent_pid`` is gone, and always when its pipe closes."""
 
@@ -97,7 +97,7 @@ class InitializeParams(Params):
     parent_pid: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class InitializeResult(Result):
     """Who answers."""
 
@@ -110,7 +110,7 @@ class InitializeResult(Result):
     models: tuple[ModelInfo, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadParams(Params):
     """Load a model, or make sure that it is loaded."""
 
@@ -118,7 +118,7 @@ class LoadParams(Params):
     device: str = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadResult(Result):
     """``available``: what the model was trained for, as indices of the catalogue ``label_set``.
 
@@ -134,7 +134,7 @@ class LoadResult(Result):
     provenance: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenParams(Params):
     """Preprocess a volume; the engine loads the model if need be."""
 
@@ -145,7 +145,7 @@ class OpenParams(Params):
     device: str = "auto"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class OpenResult(Result):
     """``notes``: sentences for people; ``engine_ms``: milliseconds that the engine itself took."""
 
@@ -155,7 +155,7 @@ class OpenResult(Result):
     engine_ms: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentParams(Params):
     """See :meth:`VISTA3DCore.inference.session.Session.segment`."""
 
@@ -167,7 +167,7 @@ class SegmentParams(Params):
     streaming: bool | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SegmentResult(Result):
     """``labels``: uint16, value = structure; ``masks``: bool, by structure, of those that may overlap others."""
 
@@ -179,7 +179,7 @@ class SegmentResult(Result):
     engine_ms: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClickParams(Params):
     """See :meth:`VISTA3DCore.inference.session.Session.click`. The client deletes the base's file, never the engine."""
 
@@ -192,7 +192,7 @@ class ClickParams(Params):
     variant: str = "paper"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClickAnswer(Result):
     """``patch``: the object's mask in ``box``; None where nothing changed."""
 
@@ -204,7 +204,7 @@ class ClickAnswer(Result):
     engine_ms: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WarmParams(Params):
     """Prepare for a click at a place; any other request goes first."""
 
@@ -213,14 +213,14 @@ class WarmParams(Params):
     policy: str = "reuse"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class WarmResult(Result):
     """``encoded``: how many windows that took; 0 if they were ready, or if another request came first."""
 
     encoded: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HitParams(Params):
     """Which structure a click at a place would mean."""
 
@@ -229,14 +229,14 @@ class HitParams(Params):
     position: Position
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class HitResult(Result):
     """A catalogue index."""
 
     structure: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SuggestParams(Params):
     """Where the next clicks would help most."""
 
@@ -247,14 +247,14 @@ class SuggestParams(Params):
     count: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SuggestResult(Result):
     """The best place first."""
 
     suggestions: tuple[SuggestionInfo, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UncertaintyParams(Params):
     """How unsure the network is."""
 
@@ -264,26 +264,26 @@ class UncertaintyParams(Params):
     base: ArrayRef | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class UncertaintyResult(Result):
     """float32 in 0..1 on the model grid, with its affine."""
 
     uncertainty: ArrayRef
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CloseParams(Params):
     """Free a session."""
 
     session: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class NoParams(Params):
     """Nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StatusResult(Result):
     """``queue``: requests that wait; ``busy``: the method that runs now."""
 
@@ -296,7 +296,7 @@ class StatusResult(Result):
 # Notifications
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProgressParams(Params):
     """How far the request ``id`` is: fraction in 0..1."""
 
@@ -307,14 +307,14 @@ class ProgressParams(Params):
     remaining_s: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class NoticeParams(Params):
     """A sentence for people that belongs to no result."""
 
     message: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class CancelParams(Params):
     """Which request to stop."""
 
