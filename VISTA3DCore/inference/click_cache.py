@@ -34,12 +34,12 @@ class ClickCache:
         return sum(self._bytes(name) for name in self._stores)
 
     def get(self, window: Shape) -> torch.Tensor | None:
-        """Return a window's features on the device, or None; it becomes the most recently used."""
+        """Return a window's features, wherever they lie, or None; the window becomes the most recently used."""
         for store in self._stores.values():
             if window in store:
                 features = store.pop(window)
                 self.put(window, features)
-                return features.to(self._device)
+                return features
         return None
 
     def put(self, window: Shape, features: torch.Tensor) -> None:

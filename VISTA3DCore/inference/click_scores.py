@@ -107,14 +107,14 @@ class ClickEncoder:
     """
 
     def __init__(self, backend: ClickBackend, image: np.ndarray, cache: ClickCache, dtype: torch.dtype) -> None:
-        self._backend, self._image, self._cache, self._dtype = backend, image, cache, dtype
+        self.backend, self._image, self._cache, self._dtype = backend, image, cache, dtype
         self._prepared: OrderedDict[Shape, ImageSide] = OrderedDict()
         self._answers: OrderedDict[tuple[Shape, ClickTokens], np.ndarray] = OrderedDict()
         self.encoded = 0
 
     @property
     def window(self) -> Shape:
-        return self._backend.config.window
+        return self.backend.config.window
 
     @property
     def cache(self) -> ClickCache:
@@ -131,11 +131,11 @@ class ClickEncoder:
 
         :raises Cancelled: before the encoding.
         """
-        features = self._cache.get(start)
+        features = self.attempt(lambda: self._cache.get(start))
         if features is None:
             progress.update(0.0, ENCODING)
             patch = window_image(self._image, start, self.window)
-            features = self._attempt(lambda: self._backend.click_features(patch).to(self._dtype))
+            features = self.attempt(lambda: self.backend.click_features(patch).to(self._dtype))
             self.encoded += 1
             self._cache.put(start, features)
             progress.update(1.0, ENCODING)
@@ -145,23 +145,29 @@ class ClickEncoder:
         """Return the scores of a window [w, w, w], float32."""
         key = (start, tokens)
         if key not in self._answers:
-            side = self._side(start, progress)
-            scores = self._attempt(lambda: self._backend.click_scores(side, tokens))
-            self._answers[key] = scores.cpu().numpy()
+            self._answers[key] = self.attempt(lambda: self._scores(start, tokens, progress))
             _forget_oldest(self._answers, _ANSWERS)
         self._answers.move_to_end(key)
         return self._answers[key]
 
+    def _scores(self, start: Shape, tokens: ClickTokens, progress: Progress) -> np.ndarray:
+        # What was prepared on a device is of no use on the CPU, so each attempt asks for it, before the backend.
+        side = self._side(start, progress)
+        return self.backend.click_scores(side, tokens).cpu().numpy()
+
     def _side(self, start: Shape, progress: Progress) -> ImageSide:
         if start not in self._prepared:
             features = self.encode(start, progress)
-            self._prepared[start] = self._attempt(lambda: self._backend.click_image(features))
+            self._prepared[start] = self.attempt(lambda: self.backend.click_image(features))
             _forget_oldest(self._prepared, _PREPARED)
         self._prepared.move_to_end(start)
         return self._prepared[start]
 
-    def _attempt(self, action: Callable[[], Result]) -> Result:
-        """Run an action; when memory runs out, free the device, then go on on the CPU."""
+    def attempt(self, action: Callable[[], Result]) -> Result:
+        """Run an action; when memory runs out, free the device and repeat it, then with :attr:`backend` on the CPU.
+
+        :raises NotEnoughMemoryError: if that did not help.
+        """
         for step_down in (self._free_device, self._run_on_cpu, None):
             try:
                 return action()
@@ -184,7 +190,8 @@ class ClickEncoder:
 
     def _run_on_cpu(self) -> None:
         warn_of_the_cpu()
-        self._backend = self._backend.on("cpu")
+        self._prepared.clear()
+        self.backend = self.backend.on("cpu")
 
 
 def _forget_oldest(store: OrderedDict, most: int) -> None:

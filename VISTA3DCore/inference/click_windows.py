@@ -3,8 +3,8 @@
 ``centred`` equals the reference (``point_based_window_inferer`` in MONAI): one window around each click, pushed back
 into the volume. ``reuse`` goes through the clicks in their order: one that lies deep enough in a window chosen for an
 earlier click is answered there; otherwise the window of a fixed lattice, half a window apart, is added whose centre is
-nearest to the click. So most further clicks on an object need no window of their own, and the windows depend on the list
-of clicks alone, never on what was asked before.
+nearest to the click. So most further clicks on an object need no window of their own, and the windows depend on the
+list of clicks alone, never on what was asked before.
 """
 
 from __future__ import annotations

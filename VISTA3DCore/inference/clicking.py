@@ -114,8 +114,9 @@ class Clicking:
     def hit(self, structure: Target, position: Sequence[float]) -> Structure:
         """Return which structure a click at a place means: of a group, the member that the automatic branch sees there.
 
-        :raises InputError: if none of the group's members is in the model.
+        :raises InputError: if the place lies outside the volume, or none of the group's members is in the model.
         """
+        ClickRequest((Click(position),)).check(self.interaction.grids)
         members = self._catalogue.resolve(structure)
         if len(members) == 1:
             return members[0]
@@ -145,9 +146,11 @@ class Clicking:
         place = self.interaction.grids.to_model(np.asarray(position, dtype=np.float64))
         window = self._backend.config.window
         start = lattice_window(place, self._grid.image.shape, window)
-        features = self._backend.automatic_features(window_image(self._grid.image, start, window))
+        patch, encoder = window_image(self._grid.image, start, window), self.interaction.encoder
+        features = encoder.attempt(lambda: encoder.backend.automatic_features(patch).cpu())
         voxel = np.clip(np.subtract(nearest_voxel(place), start), 0, np.subtract(window, 1))
-        return self._backend.class_matrix([one.index for one in structures]) @ features[(slice(None), *voxel)]
+        vectors = self._backend.class_matrix([one.index for one in structures]).cpu()
+        return vectors @ features[(slice(None), *voxel)]
 
 
 def _overlap(score_map: ScoreMap, shape: Shape) -> tuple[tuple, tuple]:
