@@ -94,10 +94,11 @@ def open_(params):
     path = os.path.join(state["folder"], params["volume"]["file"])
     if not os.path.exists(path):
         raise ValueError(-32001, "input", "The volume's file is gone.")
-    if params["model"] == "crash-again" and os.path.exists(path + ".seen"):
-        misbehave("crash")
     if params["model"] == "crash-again":
-        open(path + ".seen", "w").close()
+        seen = os.path.join(os.path.dirname(sys.argv[0]), "seen")
+        if os.path.exists(seen):
+            misbehave("crash")
+        open(seen, "w").close()
     session = f"s{len(state['sessions']) + 1}-{os.getpid()}"
     state["sessions"][session] = params["volume"]["shape"]
     notify("$/notice", message="A notice.")

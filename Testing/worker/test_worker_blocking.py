@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -270,3 +272,12 @@ def test_connections_come_and_go_without_a_trace(tmp_path):
         counts.append((me.num_fds() if os.name == "posix" else 0, threading.active_count()))
 
     assert counts[-1] == counts[1]
+
+
+def test_a_client_never_loads_the_network_runtime():
+    code = (
+        "import sys; from VISTA3DCore.worker import blocking, supervisor;"
+        "print(*{'torch', 'monai', 'SimpleITK', 'scipy', 'psutil'} & set(sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split() == []

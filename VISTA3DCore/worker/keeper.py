@@ -89,7 +89,7 @@ class Keeper:
         self.life = 0
         self._agenda, self._start, self._hello, self._owner = agenda, start, hello, owner
         self._call_later, self._timers, self._patience = call_later, dict[str, Any](), patience
-        self._failures, self._reported, self._missed, self._asked = 0, False, 0, False
+        self._failures, self._reported, self._missed, self._asked, self._greeted = 0, False, 0, False, 0
 
     info: InitializeResult | None
     connection: Connection | None
@@ -127,8 +127,7 @@ class Keeper:
     def _begin(self) -> None:
         self._set_state(STARTING)
         self.life += 1
-        slow = WorkerGoneError(f"The engine process did not start within {self._patience.handshake:g} s.")
-        self._later("handshake", self._patience.handshake, partial(self._lost, self.life, slow))
+        self._later("handshake", self._patience.handshake, partial(self._on_late, self.life))
         self._agenda.add(self._launch, self.life)
 
     def _launch(self, life: int) -> None:
@@ -151,6 +150,7 @@ class Keeper:
             if life != self.life or isinstance(event, ProgressEvent):
                 return
             self._stop_timer("handshake")
+            self._greeted = life
             if isinstance(event, Response):
                 self.info = event.result
                 self._missed, self._asked = 0, False
@@ -158,6 +158,13 @@ class Keeper:
                 self._owner._on_up()
             elif not isinstance(event.error, WorkerGoneError):  # else the end of the connection is told next
                 self._give_up(event.error)
+
+    def _on_late(self, life: int) -> None:
+        # Not every kind of timer can be stopped (QTimer.singleShot cannot), so it may be about a greeting that came.
+        if life != self._greeted:
+            self._lost(
+                life, WorkerGoneError(f"The engine process did not start within {self._patience.handshake:g} s.")
+            )
 
     # Ending
 
