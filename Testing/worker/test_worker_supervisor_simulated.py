@@ -278,6 +278,39 @@ def test_a_queued_request_can_be_cancelled(simulated):
     assert engine.asked() == ["initialize"]
 
 
+def test_a_request_made_the_moment_that_another_fails_waits_for_the_next_process(simulated):
+    supervisor, engine, clock, reports, _ = simulated
+    session, events = opened(supervisor), []
+    engine.muted.add("segment")
+
+    def ask_again(event):
+        # The supervisor has not heard yet that the connection is over.
+        assert supervisor.state == "ready"
+        supervisor.submit("warm", WarmParams(session, (0, 0, 0)), events.append)
+
+    supervisor.submit("segment", SegmentParams(session, ("liver",)), ask_again)
+    engine.lives[-1].lose("Gone.")
+    assert events == []
+    clock.run(1.0)
+
+    assert [event.result for event in events] == [WarmResult(1)]
+    assert reports == ["Gone."]
+
+
+def test_closing_a_session_the_moment_that_the_process_ends_succeeds(simulated):
+    supervisor, engine, _, _, _ = simulated
+    session, events = opened(supervisor), []
+    engine.muted.add("segment")
+    supervisor.submit(
+        "segment",
+        SegmentParams(session, ("liver",)),
+        lambda _event: supervisor.submit("close", CloseParams(session), events.append),
+    )
+    engine.lives[-1].lose("Gone.")
+
+    assert [type(event) for event in events] == [Response]
+
+
 def test_the_handshake_is_nobody_elses_business(simulated):
     supervisor, _, _, _, _ = simulated
     for method in ("initialize", "shutdown"):

@@ -280,6 +280,9 @@ class Supervisor:
     def _transmit(self, connection: Connection, job: _Job, params: Params | None) -> None:
         try:
             identity = connection.submit(job.method, params, partial(self._on_event, job))
+        except WorkerGoneError:
+            self._requeue(job, connection)
+            return
         except VistaError as error:
             self._on_event(job, Failure(job.id, error))
             return
@@ -287,6 +290,19 @@ class Supervisor:
             job.sent = connection, identity
             if job.cancelled:
                 self._agenda.add(connection.cancel, identity)
+
+    def _requeue(self, job: _Job, connection: Connection) -> None:
+        """The process ended before it got the request, which the next one may have instead."""
+        with self._agenda():
+            if job.method == "close":
+                self._finish(job, Response(job.id, None))
+            elif self.state == CLOSED:
+                self._fail(job, WorkerGoneError("The engine process was stopped."))
+            elif self.state == READY and self._keeper.connection is not connection:
+                self._send(job)
+            else:
+                self._queue.append(job)
+                self._keeper.wake()
 
     def _on_event(self, job: _Job, event: Event) -> None:
         with self._agenda():
