@@ -127,3 +127,14 @@ def test_centred_windows_get_the_clicks_and_nothing_else():
     base[28:33, 28:33, 28:33] = True
     session.click("liver", [minus(60, 60, 60)], base, policy="centred")
     assert seen(backend) == (((16.0, 16.0, 16.0),), (False,))
+
+
+def test_a_click_deep_in_an_earlier_clicks_window_needs_no_other():
+    """An eighth of the window's side, 4 voxels here, is deep; the volume's border counts as deep, too."""
+    backend = RuleBackend()
+    session = open_scene(scene((90, 20, 20), straight(), ball((64, 20, 20), 6)), backend)
+    first = plus(64, 20, 20)
+    session.click("liver", [first])
+    assert session.click("liver", [first, minus(64 + 20, 2, 38)]).encoded == 0
+    assert session.click("liver", [first, minus(64 + 2 * 15, 20, 20)]).encoded == 1
+    assert len({tokens.positions for tokens in backend.asked}) == 4

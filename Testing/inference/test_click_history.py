@@ -101,14 +101,14 @@ def test_neither_former_questions_nor_evicted_windows_matter(base, policy):
     one_window = 8 * 16**3 * 2
     wandering, random = fresh(click_cache_bytes=one_window), np.random.default_rng(5)
     encoded = 0
-    for _ in range(4):
+    for _ in range(3):
         chosen = [CLICKS[number] for number in random.permutation(len(CLICKS))[: random.integers(1, 5)]]
         mask = base if random.random() < 0.5 or not any(click.positive for click in chosen) else None
         found = wandering.click("liver", chosen, mask, policy=policy)
         np.testing.assert_array_equal(found.mask, fresh().click("liver", chosen, mask, policy=policy).mask)
         assert wandering._clicking.interaction.encoder.cache.nbytes <= one_window
         encoded += found.encoded
-    assert encoded > 3
+    assert encoded > 2
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1, 3), (3, 1, 2, 0)])
