@@ -12,6 +12,8 @@ import numpy as np
 import psutil
 
 from VISTA3DCore.worker import protocol
+from VISTA3DCore.worker.client import EngineClient
+from VISTA3DCore.worker.framing import MESSAGE_LIMIT, encode
 from VISTA3DCore.worker.transports import ChildProcess
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
@@ -175,6 +177,27 @@ for message in frames():
         threading.Thread(target=answer, args=(message,), daemon=True).start()
 os._exit(0)
 """
+
+
+# Streams that end a connection, in the middle of what is right.
+VIOLATIONS = [
+    b"Traceback (most recent call last):",
+    b"Content-Length: %d\r\n\r\n" % (MESSAGE_LIMIT + 1),
+    encode({}),
+    encode({"jsonrpc": "2.0", "id": 1}),
+    encode({"jsonrpc": "2.0", "id": 1, "method": "status"}),
+    encode({"jsonrpc": "2.0", "method": "$/progress", "params": {"id": 1}}),
+    encode({"jsonrpc": "2.0", "method": "$/notice", "params": {"message": 1}}),
+    encode(protocol.error_message(None, protocol.ProtocolError("It is no frame."))),
+]
+
+
+def with_three() -> EngineClient:
+    """Return a client with the open requests 1, 2 and 3; only the first one's result is not null."""
+    client = EngineClient()
+    for method in ("status", "close", "shutdown"):
+        client.request(method)
+    return client
 
 
 def child(folder: Path, *arguments: str, **options: object) -> ChildProcess:
