@@ -6,13 +6,16 @@ trilinear interpolation is one small matrix product per axis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from VISTA3DCore.imaging.geometry import apply_affine, ras_orientation
 from VISTA3DCore.inference.click_scores import ScoreMap
+from VISTA3DCore.inference.components import memory_order
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape
 
@@ -38,15 +41,18 @@ class ParallelGrids:
         """Return fractional voxel indices of the input grid of RAS positions [..., 3]."""
         return apply_affine(np.linalg.inv(self.target_affine), positions)
 
-    @property
+    @cached_property
     def permutation(self) -> tuple[int, int, int]:
         """For each axis of the model grid the parallel one of the input grid."""
         return ras_orientation(self.target_affine)[0]
 
     def line(self, axis: int) -> tuple[float, float]:
         """Return (offset, step): the index along a model axis of voxel 0 of the input grid, and per voxel further."""
-        matrix = np.linalg.inv(self.model_affine) @ self.target_affine
-        return float(matrix[axis, 3]), float(matrix[axis, self.permutation[axis]])
+        return float(self._target_to_model[axis, 3]), float(self._target_to_model[axis, self.permutation[axis]])
+
+    @cached_property
+    def _target_to_model(self) -> np.ndarray:
+        return np.linalg.inv(self.model_affine) @ self.target_affine
 
     def target_box(self, model_box: Box, margin: float = 0.5) -> Box:
         """Return the input voxels whose centres lie in a box of model voxels, within the input grid; may be empty.
@@ -78,36 +84,69 @@ class ParallelGrids:
             index[within] = index[within].clip(0, size - 1)
             valid = (index >= 0) & (index < size)
             rows.append(index[valid])
-            inside.append(np.flatnonzero(valid))
-        result[np.ix_(*inside)] = mask.transpose(self.permutation)[np.ix_(*rows)]
+            first = int(valid.argmax())
+            inside.append(slice(first, first + len(rows[-1])))
+        result[tuple(inside)] = _taken(mask.transpose(self.permutation), rows)
         return result
 
 
-def answered_mask(score_map: ScoreMap, grids: ParallelGrids, box: Box) -> tuple[np.ndarray, np.ndarray]:
+def answered_mask(
+    score_map: ScoreMap, grids: ParallelGrids, box: Box, order: Sequence[int] = (0, 1, 2)
+) -> tuple[np.ndarray, np.ndarray]:
     """Return where the interpolated scores are positive, and where they are known, in a box of the input grid.
 
     A voxel is known if its nearest model voxel was answered. Unanswered model voxels have score 0, which leaves the
     sign of an interpolated score to the answered ones.
 
     :param box: of the input grid, not empty.
+    :param order: axes of the input grid, the slowest in memory first, of the results.
     :return: two bool arrays [i, j, k] of the box's shape.
     """
-    weights, nearest, part = [], [], []
-    for axis, (first, size) in enumerate(zip(score_map.start, score_map.scores.shape, strict=True)):
-        voxels = box[grids.permutation[axis]]
-        offset, step = grids.line(axis)
-        place = _off_the_rim(np.arange(voxels.start, voxels.stop) * step + offset, grids.model_shape[axis]) - first
-        low = int(np.clip(np.floor(place.min()), 0, size - 1))
-        high = int(np.clip(np.ceil(place.max()), 0, size - 1)) + 1
-        weights.append(_interpolation(place - low, high - low))
-        nearest.append(np.floor(place + 0.5).astype(np.intp))
-        part.append(slice(low, high))
-    scores = torch.from_numpy(np.ascontiguousarray(score_map.scores[tuple(part)]))
-    for weight in reversed(weights):
-        # Each product interpolates the last axis and moves it to the front, so three of them restore the order.
-        scores = torch.tensordot(weight, scores, dims=([1], [2]))
-    back = np.argsort(grids.permutation)
-    return (scores > 0).numpy().transpose(back), _known(score_map.known, nearest).transpose(back)
+    axes = [grids.permutation.index(axis) for axis in order]
+    scores, known = score_map.scores.transpose(axes), score_map.known.transpose(axes)
+    places = [_places(score_map.start[axis], grids, axis, box) for axis in axes]
+    part = [
+        np.clip([np.floor(place.min()), np.ceil(place.max())], 0, size - 1).astype(int)
+        for place, size in zip(places, scores.shape, strict=True)
+    ]
+    cut = np.ascontiguousarray(scores[tuple(slice(low, high + 1) for low, high in part)])
+    positive = _positive(torch.from_numpy(cut), [place - low for place, (low, _) in zip(places, part, strict=True)])
+    back = np.argsort(order)
+    return positive.numpy().transpose(back), _known(known, places).transpose(back)
+
+
+def _taken(array: np.ndarray, rows: list[np.ndarray]) -> np.ndarray:
+    """Return ``array[np.ix_(*rows)]``, taken one axis after another in the order of memory, which is far quicker."""
+    if not all(found.size for found in rows):
+        return np.zeros([found.size for found in rows], dtype=array.dtype)
+    order = memory_order(array)
+    first = [int(found.min()) for found in rows]
+    part = tuple(slice(low, int(found.max()) + 1) for low, found in zip(first, rows, strict=True))
+    array = array[part].transpose(order)
+    for step, axis in enumerate(order):
+        array = array.take(rows[axis] - first[axis], step)
+    return array.transpose(np.argsort(order))
+
+
+def _places(first: int, grids: ParallelGrids, axis: int, box: Box) -> np.ndarray:
+    """Return where the input voxels of a box lie along a model axis, in voxels from ``first``."""
+    voxels = box[grids.permutation[axis]]
+    offset, step = grids.line(axis)
+    return _off_the_rim(np.arange(voxels.start, voxels.stop) * step + offset, grids.model_shape[axis]) - first
+
+
+def _positive(scores: torch.Tensor, places: list[np.ndarray]) -> torch.Tensor:
+    """Return whether the scores [x, y, z], interpolated at places along each axis, are positive.
+
+    The last step makes most of the voxels; it goes plane by plane, so that their scores never leave the cache.
+    """
+    slow, *others = (_Line.at(place, size) for place, size in zip(places, scores.shape, strict=True))
+    planes = others[0].matrix() @ (scores @ others[1].matrix().T)
+    positive = torch.empty(len(slow.low), *planes.shape[1:], dtype=torch.bool)
+    buffer = torch.empty(planes.shape[1:])
+    for low, high, weight, result in zip(slow.low, slow.high, slow.weight.tolist(), positive, strict=True):
+        torch.gt(torch.lerp(planes[low], planes[high], weight, out=buffer), 0, out=result)
+    return positive
 
 
 def _off_the_rim(place: np.ndarray, size: int) -> np.ndarray:
@@ -120,8 +159,9 @@ def _off_the_rim(place: np.ndarray, size: int) -> np.ndarray:
     return np.where(rim, np.clip(place, 0, size - 1), place)
 
 
-def _known(known: np.ndarray, nearest: list[np.ndarray]) -> np.ndarray:
+def _known(known: np.ndarray, places: list[np.ndarray]) -> np.ndarray:
     """Return the known flag of the nearest model voxel; False beyond the map."""
+    nearest = [np.floor(place + 0.5).astype(np.intp) for place in places]
     inside = [(index >= 0) & (index < size) for index, size in zip(nearest, known.shape, strict=True)]
     result = inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
     if not known.all():
@@ -130,13 +170,28 @@ def _known(known: np.ndarray, nearest: list[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _interpolation(place: np.ndarray, size: int) -> torch.Tensor:
-    """Return the matrix [n, size] of linear interpolation at n places; the ends are repeated beyond."""
-    place = np.clip(place, 0, size - 1)
-    low = np.floor(place).astype(np.intp)
-    upper = (place - low).astype(np.float32)
-    matrix = np.zeros((len(place), size), dtype=np.float32)
-    rows = np.arange(len(place))
-    matrix[rows, np.minimum(low + 1, size - 1)] = upper
-    matrix[rows, low] += 1 - upper
-    return torch.from_numpy(matrix)
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Linear interpolation at n places along an axis; the ends are repeated beyond.
+
+    :param low: voxel below each place, :param high: above, :param weight: of the upper one.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    weight: np.ndarray
+    size: int
+
+    @classmethod
+    def at(cls, place: np.ndarray, size: int) -> _Line:
+        place = np.clip(place, 0, size - 1)
+        low = np.floor(place).astype(np.intp)
+        return cls(low, np.minimum(low + 1, size - 1), (place - low).astype(np.float32), size)
+
+    def matrix(self) -> torch.Tensor:
+        """Return it as a matrix [n, size]."""
+        matrix = np.zeros((len(self.low), self.size), dtype=np.float32)
+        rows = np.arange(len(self.low))
+        matrix[rows, self.high] = self.weight
+        matrix[rows, self.low] += 1 - self.weight
+        return torch.from_numpy(matrix)

@@ -37,25 +37,31 @@ def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarr
         raise InputError(f"Components are searched in three dimensions; the mask has {mask.ndim}.")
     if connectivity not in CONNECTIVITIES:
         raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbours.")
-    slowest_first = np.argsort([-abs(stride) for stride in mask.strides], kind="stable")
-    in_memory_order = mask.transpose(slowest_first)
+    order = memory_order(mask)
+    in_memory_order = mask.transpose(order)
     labels = np.zeros(in_memory_order.shape, dtype=np.int32)
     box = bounding_box(in_memory_order)
-    if box is None:
-        return labels.transpose(np.argsort(slowest_first)), 0
-    labels[box], count = _label(in_memory_order[box], connectivity)
-    return labels.transpose(np.argsort(slowest_first)), count
+    count = 0 if box is None else _label(in_memory_order[box], connectivity, labels[box])
+    return labels.transpose(np.argsort(order)), count
+
+
+def memory_order(array: np.ndarray) -> tuple[int, ...]:
+    """Return the axes of an array from the one with the largest steps in memory to the one with the smallest."""
+    return tuple(np.argsort([-abs(stride) for stride in array.strides], kind="stable").tolist())
 
 
 def bounding_box(mask: np.ndarray) -> Box | None:
     """Return the smallest box that holds the True voxels of a bool array [i, j, k], or None if there are none."""
-    rows = np.flatnonzero(mask.any(axis=(1, 2)))
+    order = memory_order(mask)
+    slowest_first = mask.transpose(order)
+    rows = np.flatnonzero(slowest_first.any(axis=(1, 2)))
     if not rows.size:
         return None
     first = slice(int(rows[0]), int(rows[-1]) + 1)
-    plane = mask[first].any(axis=0)
+    plane = slowest_first[first].any(axis=0)
     others = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
-    return (first, *(slice(int(found[0]), int(found[-1]) + 1) for found in others))
+    found = (first, *(slice(int(one[0]), int(one[-1]) + 1) for one in others))
+    return tuple(found[order.index(axis)] for axis in range(3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,13 @@ class Component:
         """Return whether a voxel [3] of the whole array belongs to it."""
         place = tuple(int(index) - part.start for index, part in zip(voxel, self.box, strict=True))
         return all(0 <= at < size for at, size in zip(place, self.mask.shape, strict=True)) and bool(self.mask[place])
+
+    def holds_each(self, voxels: np.ndarray) -> np.ndarray:
+        """Return for each of the voxels [n, 3] of the whole array whether it belongs to it, bool [n]."""
+        places = voxels - [part.start for part in self.box]
+        inside = np.all((places >= 0) & (places < self.mask.shape), axis=1)
+        inside[inside] = self.mask[tuple(places[inside].T)]
+        return inside
 
     def voxel_count(self) -> int:
         """Return its number of voxels."""
@@ -105,6 +118,17 @@ class ComponentsOnDemand:
         self._found.append(self._found_nearby(voxel) or self._found_in_all(voxel))
         return self._found[-1]
 
+    def of_each(self, voxels: np.ndarray) -> list[Component]:
+        """Return the components of some voxels [n, 3] in which the mask is True, each component once.
+
+        :raises InputError: as :func:`label_components`.
+        """
+        components = []
+        while len(voxels):
+            components.append(self.at(voxels[0]))
+            voxels = voxels[~components[-1].holds_each(voxels)]
+        return components
+
     def _found_nearby(self, voxel: np.ndarray) -> Component | None:
         low = np.maximum(voxel - _FIRST_HALF_SIDE, 0)
         high = np.minimum(voxel + _FIRST_HALF_SIDE + 1, self.mask.shape)
@@ -131,11 +155,13 @@ class ComponentsOnDemand:
         return label_components(self.mask, self.connectivity)[0]
 
 
-def _label(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, int]:
+def _label(mask: np.ndarray, connectivity: int, result: np.ndarray) -> int:
+    """Write the labels of a mask into ``result``; return their number."""
     labeller = sitk.ConnectedComponentImageFilter()
     labeller.SetFullyConnected(connectivity == 26)
     labels = labeller.Execute(sitk.GetImageFromArray(np.ascontiguousarray(mask).view(np.uint8)))
-    return sitk.GetArrayFromImage(labels).view(np.int32), labeller.GetObjectCount()
+    result[...] = sitk.GetArrayViewFromImage(labels)
+    return labeller.GetObjectCount()
 
 
 def _touched_sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

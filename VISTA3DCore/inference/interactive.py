@@ -20,7 +20,7 @@ from VISTA3DCore.inference.click_growth import answer_clicks
 from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
 from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap
 from VISTA3DCore.inference.click_windows import find_policy
-from VISTA3DCore.inference.components import ComponentsOnDemand, bounding_box
+from VISTA3DCore.inference.components import Component, ComponentsOnDemand, bounding_box, memory_order
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.refinement import TOLERANCE_MM, VARIANTS, refine
 from VISTA3DCore.progress import Progress
@@ -125,8 +125,10 @@ class Interaction:
         if box is None:
             untouched = idle + (False,) * len(selecting)
             return ClickResult(request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), untouched)
-        positive, known = answered_mask(score_map, self.grids, box)
-        base = np.zeros(positive.shape, dtype=bool) if request.base is None else request.base[box]
+        base = None if request.base is None else request.base[box]
+        order = (0, 1, 2) if base is None else memory_order(base)
+        positive, known = answered_mask(score_map, self.grids, box, order)
+        base = np.zeros_like(positive) if base is None else base
         interactive = np.where(known, positive, base)
         refined = refine(base, interactive, selecting, _box_affine(self.grids, box), variant=request.variant)
         changed = bounding_box(refined.added | refined.removed)
@@ -134,10 +136,7 @@ class Interaction:
             return ClickResult(
                 request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), idle + refined.touched
             )
-        place = tuple(
-            slice(outer.start + inner.start, outer.start + inner.stop)
-            for outer, inner in zip(box, changed, strict=True)
-        )
+        place = _moved(changed, [part.start for part in box])
         return ClickResult(
             request.base, self.grids.target_shape, place, refined.mask[changed].copy(), idle + refined.touched
         )
@@ -154,9 +153,7 @@ def _working_box(
         answered = grids.target_box(score_map.box)
         inner = bounding_box(base[answered])
         if inner is not None:
-            boxes.append(
-                tuple(slice(a.start + b.start, a.start + b.stop) for a, b in zip(answered, inner, strict=True))
-            )
+            boxes.append(_moved(inner, [part.start for part in answered]))
     boxes = [box for box in boxes if all(part.start < part.stop for part in box)]
     if not boxes:
         return None
@@ -169,28 +166,49 @@ def _added_boxes(score_map: ScoreMap, grids: ParallelGrids, clicks: Sequence[Cli
     """Return boxes that hold whatever positive clicks could add.
 
     Interpolated scores are positive only within one model voxel of a positive score; positive scores are widened by
-    that, and by the input's voxels where these are larger, so that no component of the input grid is cut.
+    that, and by the input's voxels where these are larger, so that no component of the input grid is cut. Components
+    are searched among blocks of 2^3 voxels, for speed: some that are apart may count as one, which costs only time.
     """
-    widened = score_map.scores > 0
+    positive = score_map.scores > 0
+    steps = np.array([int(np.ceil((abs(grids.line(axis)[1]) + 1) / 2)) for axis in range(3)])
+    blocks = _halved(positive)
     for axis in range(3):
-        _widen(widened, axis, int(np.ceil((abs(grids.line(axis)[1]) + 1) / 2)))
-    components = ComponentsOnDemand(widened)
+        _widen(blocks, axis, -(-int(steps[axis]) // 2))
+    components = ComponentsOnDemand(blocks)
     reach = int(np.ceil(TOLERANCE_MM / spacing_of(grids.model_affine).min())) + 1
-    found = {}
+    found: dict[int, Component] = {}
     for place in grids.to_model(positions_of(clicks)):
         voxel = np.rint(place).astype(int) - score_map.start
-        low = np.clip(voxel - reach, 0, widened.shape)
-        near = np.argwhere(widened[tuple(slice(a, max(b, a)) for a, b in zip(low, voxel + reach + 1, strict=True))])
-        for candidate in near:
-            component = components.at(low + candidate)
-            found[id(component)] = component
-    starts = score_map.start
-    return [
-        grids.target_box(
-            tuple(slice(part.start + first, part.stop + first) for part, first in zip(one.box, starts, strict=True))
-        )
-        for one in found.values()
-    ]
+        low = np.clip((voxel - reach) // 2, 0, blocks.shape)
+        high = np.clip((voxel + reach) // 2 + 1, low, blocks.shape)
+        near = np.argwhere(blocks[tuple(map(slice, low, high))])
+        found |= {id(component): component for component in components.of_each(low + near)}
+    boxes = (_tight(positive, one.box, steps) for one in found.values())
+    return [grids.target_box(_moved(box, score_map.start)) for box in boxes if box is not None]
+
+
+def _halved(mask: np.ndarray) -> np.ndarray:
+    """Return whether a mask holds anything in each block of 2^3 voxels."""
+    for axis in range(3):
+        lines = np.moveaxis(mask, axis, 0)
+        halved = lines[::2].copy(order="K")
+        halved[: len(lines) // 2] |= lines[1::2]
+        mask = np.moveaxis(halved, 0, axis)
+    return mask
+
+
+def _tight(mask: np.ndarray, blocks: Box, margin: np.ndarray) -> Box | None:
+    """Return the box of what a mask holds in a box of blocks, and a margin around it; None if that is nothing."""
+    outer = tuple(slice(2 * part.start, 2 * part.stop) for part in blocks)
+    inner = bounding_box(mask[outer])
+    if inner is None:
+        return None
+    box = _moved(inner, [part.start for part in outer])
+    return tuple(slice(part.start - more, part.stop + more) for part, more in zip(box, margin.tolist(), strict=True))
+
+
+def _moved(box: Box, by: Sequence[int]) -> Box:
+    return tuple(slice(part.start + step, part.stop + step) for part, step in zip(box, by, strict=True))
 
 
 def _widen(mask: np.ndarray, axis: int, steps: int) -> None:

@@ -97,9 +97,10 @@ def _as_mask(array: np.ndarray) -> np.ndarray:
 
 def _apply(base: np.ndarray, clicks: Sequence[Click], selected: Sequence[Component | None]) -> Refinement:
     added, removed = np.zeros_like(base), np.zeros_like(base)
-    for click, component in zip(clicks, selected, strict=True):
+    chosen = {(click.positive, id(component)): component for click, component in zip(clicks, selected, strict=True)}
+    for (positive, _), component in chosen.items():
         if component is not None:
-            (added if click.positive else removed)[component.box] |= component.mask
+            (added if positive else removed)[component.box] |= component.mask
     np.greater(added, base, out=added)
     touched = tuple(component is not None for component in selected)
     return Refinement(np.greater(base | added, removed), added, removed, touched)
