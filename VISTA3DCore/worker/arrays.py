@@ -175,7 +175,7 @@ class SharedDirectory(ArrayFolder):
         super().__init__(path, "array-")
         if self._folder is not None:
             _lock(self._folder)
-        self._finalizer = weakref.finalize(self, _remove_at_exit, path, os.getpid())
+        self._finalizer = weakref.finalize(self, _remove_own, path, os.getpid())
         remove_abandoned(path.parent)
 
     @classmethod
@@ -213,7 +213,7 @@ class SharedDirectory(ArrayFolder):
     def close(self) -> None:
         """Delete the directory with everything in it; mapped arrays stay valid, except on Windows."""
         if self._finalizer.detach() is not None:
-            self.remove()
+            _remove_own(self.path, os.getpid())
         super().close()
 
 
@@ -261,13 +261,12 @@ def _lock(folder: int) -> bool:
     return True
 
 
-def _remove_at_exit(path: Path, pid: int) -> None:
-    if pid != os.getpid():
-        return  # a forked child is not the owner
-    with contextlib.suppress(InputError):
-        folder = ArrayFolder(path, "")
-        folder.remove()
-        folder.close()
+def _remove_own(path: Path, pid: int) -> None:
+    """Remove a directory that the process ``pid`` made."""
+    if pid == os.getpid():  # a forked child is not the owner
+        import shutil
+
+        shutil.rmtree(path, ignore_errors=True)  # follows no links
 
 
 def _open_private(path: Path) -> int | None:
