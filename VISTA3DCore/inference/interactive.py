@@ -92,7 +92,7 @@ class Interaction:
 
     def warm(self, position: Sequence[float], policy: str, progress: Progress) -> int:
         """Encode the window that a click at a place would use; return how many windows that took (0 or 1)."""
-        ClickRequest((Click(tuple(position)),), policy=policy).check(self.grids)
+        ClickRequest((Click(position),), policy=policy).check(self.grids)
         before = self.encoder.encoded
         place = self.grids.to_model(np.asarray(position, dtype=np.float64))
         (start,) = find_policy(policy)([place], self.grids.model_shape, self.encoder.window)
