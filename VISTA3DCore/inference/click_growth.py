@@ -51,7 +51,7 @@ def answer_clicks(
     :raises Cancelled: between windows.
     """
     windows = policy(prompt.places, shape, encoder.window)
-    growth = _Growth(encoder, prompt, shape, base if grow else None)
+    growth = _Growth(encoder, prompt, shape, _remembered(base) if grow and base is not None else None)
     for number, start in enumerate(windows):
         growth.ask(start, {}, progress.part(0.5 * number / len(windows), 0.5 * (number + 1) / len(windows)))
     for number in range(MOST_NEIGHBOURS if grow else 0):
@@ -63,6 +63,20 @@ def answer_clicks(
         )
     progress.update(1.0, "Clicks answered")
     return growth.score_map
+
+
+def _remembered(base: Base) -> Base:
+    """Return the same, which does not resample a box twice in a row; the result must not be changed."""
+    last: dict[tuple, np.ndarray] = {}
+
+    def in_box(box: Box) -> np.ndarray:
+        key = tuple((part.start, part.stop) for part in box)
+        if key not in last:
+            last.clear()
+            last[key] = base(box)
+        return last[key]
+
+    return in_box
 
 
 Regions = dict[bool, np.ndarray]
@@ -120,9 +134,8 @@ class _Growth:
         origin = tuple(np.min(list(self.answers), axis=0).tolist()) if self.answers else start
         seeds = []
         for polarity, region in regions.items():
-            place = _deepest(*_part_inside(start, window, origin, region))
-            if place is not None:
-                seeds.append((place, polarity))
+            inside, part = _part_inside(start, window, origin, region)
+            seeds += [(place + inside, polarity) for place in _deepest(part)]
         polarities = zip(self.prompt.places, self.prompt.positive, strict=True)
         told = any(polarity for _, polarity in seeds) or any(
             positive and holds(start, window, place) for place, positive in polarities
@@ -141,11 +154,7 @@ class _Growth:
             inside, part = _part_inside(start, window, origin, removed)
             low = np.subtract(inside, start)
             mask[tuple(map(slice, low, low + part.shape))] &= ~part
-        seeds = []
-        while len(seeds) < _BASE_SEEDS and (place := _deepest(np.array(start), mask)) is not None:
-            seeds.append((place, True))
-            _clear_around(mask, place - start, min(window) // 8)
-        return seeds
+        return [(place + start, True) for place in _deepest(mask, _BASE_SEEDS, min(window) // 8)]
 
 
 def _part_inside(start: Shape, window: Shape, origin: Shape, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,12 +209,24 @@ def _clicked_components(score_map: ScoreMap, mask: np.ndarray, prompt: Prompt, p
     return np.isin(labels, list(numbers))
 
 
-def _deepest(origin: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    """Return the place [3] deepest inside a mask, on every second voxel for speed; None if the mask is empty."""
+def _deepest(mask: np.ndarray, count: int = 1, apart: int = 0) -> list[np.ndarray]:
+    """Return places [3] deep inside a mask, the deepest first, on every second voxel for speed; fewer if it has fewer.
+
+    :param apart: around each place, all that is within so many voxels along each axis counts as outside for the next.
+    """
     coarse = mask[::2, ::2, ::2]
     box = bounding_box(coarse)
     if box is None:
-        return None
+        return []
     # Beyond its box everything is outside, so nothing there is nearer than the layer of outside that depth adds.
-    inside = np.unravel_index(int(depth(coarse[box]).argmax()), coarse[box].shape)
-    return 2.0 * (np.array(inside) + [part.start for part in box]) + origin
+    depths = depth(coarse[box])
+    places = []
+    while len(places) < count and depths.any():
+        voxel = np.unravel_index(int(depths.argmax()), depths.shape)
+        places.append(2.0 * (np.array(voxel) + [part.start for part in box]))
+        away = (
+            np.maximum(abs(np.arange(size) - at) - apart // 2, 0) for size, at in zip(depths.shape, voxel, strict=True)
+        )
+        squares = (np.float32(steps) ** 2 for steps in np.ix_(*away))
+        np.minimum(depths, np.sqrt(sum(squares)), out=depths)
+    return places
