@@ -1,0 +1,49 @@
+"""Real engine processes for the tests, and something small to open in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from engine_processes import RawWorker, coarse_phantom
+
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.worker.blocking import BlockingClient
+from VISTA3DCore.worker.transports import ChildProcess
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep engine processes off the network and out of the user's data folder, with one thread each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VISTA3D_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[BlockingClient]:
+    """Return one engine process for all tests of a file."""
+    with BlockingClient(ChildProcess()) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def phantom() -> Volume:
+    """Return a small volume: four windows of the tiny model, about half a second of work."""
+    return coarse_phantom((40, 40, 32))
+
+
+@pytest.fixture
+def raw_worker() -> Iterator[Callable[..., RawWorker]]:
+    """Start engine processes by hand; they end with the test."""
+    workers: list[RawWorker] = []
+
+    def start(command: list[str] | None = None) -> RawWorker:
+        workers.append(RawWorker(command))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        worker.stop()
