@@ -9,7 +9,7 @@ ifneq ($(TEST_DATA),)
 export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
 endif
 
-.PHONY: demo test test-fast lint format bench clean
+.PHONY: demo test test-fast lint format bench bench-click clean
 
 demo: $(VENV)/.run
 	$(BIN)/vista3d demo --output demo
@@ -30,6 +30,10 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/python Testing/benchmarks/automatic.py
+	$(MAKE) bench-click
+
+bench-click: $(VENV)/.test
+	$(BIN)/python Testing/benchmarks/clicking.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo
