@@ -1,14 +1,14 @@
 """Clicks beside the reference: the n-th click of a list, with the same random weights on the CPU.
 
-The reference is MONAI's ``point_based_window_inferer`` as the released bundle runs it: it keeps nothing, so the n-th click
-costs one window for each click ever made. With a base, it also runs the automatic branch in each of them and
+The reference is MONAI's ``point_based_window_inferer`` as the released bundle runs it: it keeps nothing, so the n-th
+click costs one window for each click ever made. With a base, it also runs the automatic branch in each of them and
 ``connected_components_combine``. Ours answers from the window that was encoded for the first click. Weights are random
-(seeded), so only times mean anything. Both sides use one window around each click (policy ``centred``); all clicks lie in
-one voxel, so that every one of them has the same window. Policy ``reuse`` shares windows between clicks that lie apart,
-but random masks, which touch every side, would make it ask all neighbours.
+(seeded), so only times mean anything. Both sides use one window around each click (policy ``centred``); all clicks lie
+in one voxel, so that every one of them has the same window. Policy ``reuse`` shares windows between clicks that lie
+apart, but random masks, which touch every side, would make it ask all neighbours.
 
-The reference's time for N > 2 is N times that of its windows for N = 1, unless ``--whole`` is given: it does the same work
-N times.
+The reference's time for N > 2 is N times that of its window for N = 1, unless ``--whole`` is given: it does the same
+work N times.
 
     python Testing/benchmarks/clicking.py             # the released model's size: about ten minutes
     python Testing/benchmarks/clicking.py --width 16 --window 64
@@ -154,7 +154,8 @@ def _ask(session: Session, clicks: list[Click], base: np.ndarray | None = None) 
 
 def _report(options: argparse.Namespace, ours: dict, reference: dict) -> str:
     rows = [
-        f"Clicks, width {options.width}, windows of {options.window}^3, {options.threads} thread(s); seconds (processor)",
+        f"Clicks, width {options.width}, windows of {options.window}^3, {options.threads} thread(s)",
+        "seconds (processor seconds)",
         f"{'':34}{'reference':>20}{'ours':>20}{'times faster':>14}",
         _row("first click of all", reference[1, False], ours["first"]),
     ]
