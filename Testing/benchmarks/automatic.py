@@ -17,13 +17,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from measuring import in_own_process, machine, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "Testing" / "inference")]
@@ -80,10 +80,7 @@ def _write_phantom(options: argparse.Namespace) -> None:
 def _in_own_process(side: str, options: argparse.Namespace) -> dict:
     print(f"Running: {SIDES.get(side, 'one forward pass')} ...", file=sys.stderr, flush=True)
     settings = ("width", "window", "size", "threads", "folder")
-    arguments = [text for name in settings for text in (f"--{name}", str(getattr(options, name)))]
-    command = [sys.executable, __file__, *arguments, "--side", side]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    return in_own_process(__file__, {name: getattr(options, name) for name in settings} | {"side": side})
 
 
 def _measure(options: argparse.Namespace) -> dict:
@@ -104,13 +101,7 @@ def _measure(options: argparse.Namespace) -> dict:
     else:
         _run_ours(options, network, config, stages)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "cpu": time.process_time(), "stages": dict(stages), "peak": _peak_memory()}
-
-
-def _peak_memory() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return {"seconds": seconds, "cpu": time.process_time(), "stages": dict(stages), "peak": peak_memory()}
 
 
 def _run_forward(network, config) -> None:
@@ -208,18 +199,10 @@ def _report(options: argparse.Namespace, forward: dict, results: dict[str, dict]
 
 def _header(options: argparse.Namespace, forward: dict) -> str:
     sizes = f"window {options.window}^3, width {options.width}, 117 classes"
-    machine = f"{platform.processor() or platform.machine()}, {options.threads} threads, load {os.getloadavg()[0]:.1f}"
     return (
-        f"{options.size}^3 voxels of {MODEL_SPACING} mm, {sizes}\n{machine}, {_versions()}, float32\n"
+        f"{options.size}^3 voxels of {MODEL_SPACING} mm, {sizes}\n{machine(options.threads)}\n"
         f"one window's forward pass: {forward['seconds']:.1f} s, {forward['peak'] / 1e6:.0f} MB\n"
     )
-
-
-def _versions() -> str:
-    import monai
-    import torch
-
-    return f"torch {torch.__version__}, MONAI {monai.__version__}"
 
 
 if __name__ == "__main__":

@@ -1,57 +1,65 @@
-"""Clicks beside the reference: the n-th click of a list, with the same random weights on the CPU.
+"""Clicks beside the reference's way of answering them: time and memory, in one volume with the same weights.
 
-The reference is MONAI's ``point_based_window_inferer`` as the released bundle runs it: it keeps nothing, so the n-th
-click costs one window for each click ever made. With a base, it also runs the automatic branch in each of them and
-``connected_components_combine``. Ours answers from the window that was encoded for the first click. Weights are random
-(seeded), so only times mean anything. Both sides use one window around each click (policy ``centred``); all clicks lie
-in one voxel, so that every one of them has the same window. Policy ``reuse`` shares windows between clicks that lie
-apart, but random masks, which touch every side, would make it ask all neighbours.
+The reference is MONAI's ``point_based_window_inferer`` as the released bundle calls it: for every new click it runs all
+clicks again, each with a window of its own. With a base there are two ways: the mask from before is handed over
+(``prev_mask``), or a label prompt has the network's automatic branch run, too (``bundle``); either way MONAI's
+``connected_components_combine`` follows. What the bundle does around that for every request (reading, resampling,
+restoration) is left out, whereas our times are those of ``Session.click``: the result lies on the input grid.
 
-The reference's time for N > 2 is N times that of its window for N = 1, unless ``--whole`` is given: it does the same
-work N times.
+The model grid has the size of one window, so both sides, and both of our window policies, answer from the same window
+however many clicks there are. Weights are random (seeded), so only times and memory mean anything; masks of noise that
+fill the window are the dearest for all that follows the network. Each side runs in a process of its own. Seconds are
+those of the processor, because wall times (also shown) depend on what else the machine does.
 
-    python Testing/benchmarks/clicking.py             # the released model's size: about ten minutes
+    python Testing/benchmarks/clicking.py             # the reference runs N = 1 and 2; the rest is N times one window
+    python Testing/benchmarks/clicking.py --whole     # the reference runs everything: an hour on a slow machine
     python Testing/benchmarks/clicking.py --width 16 --window 64
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from measuring import in_own_process, machine, peak_memory
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
-
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from monai.apps.vista3d.inferer import point_based_window_inferer  # noqa: E402
-
-from VISTA3DCore import Click, Segmenter, Session, Volume  # noqa: E402
-from VISTA3DCore.imaging.clicks import positions_of  # noqa: E402
-from VISTA3DCore.inference.interactive import ClickResult  # noqa: E402
-from VISTA3DCore.network.architecture import build_network  # noqa: E402
-from VISTA3DCore.network.config import ModelConfig  # noqa: E402
+sys.path[:0] = [str(ROOT), str(ROOT / "Testing" / "inference")]
 
 COUNTS = (1, 2, 5, 10)
-CLASS = 1
+# The input grid: finer than the model grid, as a clinical CT.
+INPUT_SPACING = (0.75, 0.75, 1.0)
+MODEL_SPACING = 1.5
+PREVIOUS, BUNDLE = "prev_mask", "bundle"
+STRUCTURE = "liver"
+CACHED_WINDOWS = 4
+_REPEATS = 3
 
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    config = ModelConfig(width=options.width, window=(options.window,) * 3)
-    network = build_network(config)
-    volume = _volume(options.window + 32)
-    clicks = _clicks(volume, max(COUNTS))
-    reference = _reference(network, volume, clicks, options)
-    with Segmenter.from_network(network, config).open(volume) as session:
-        print(_report(options, _ours(session, clicks), reference))
+    if options.side:
+        print(json.dumps(_measure(options)))
+        return
+    settings = {name: getattr(options, name) for name in ("width", "window", "threads")}
+    results = {}
+    for side in ("forward", "reference", "ours"):
+        print(f"Running: {side} ...", file=sys.stderr, flush=True)
+        measured = COUNTS if options.whole else (1, 2)
+        results[side] = in_own_process(__file__, settings | {"side": side, "reference-counts": max(measured)})
+    print(_report(options, results))
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
+    if not options.no_engine:
+        from click_engine import report
+
+        print(f"\n{report(options.threads, repeats=9)}")
 
 
 def _options() -> argparse.Namespace:
@@ -59,121 +67,193 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=48, help="feature channels (48)")
     parser.add_argument("--window", type=int, default=128, help="side of the window in voxels (128)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each side (all cores)")
-    parser.add_argument("--whole", action="store_true", help="run the reference for every N")
+    parser.add_argument("--whole", action="store_true", help="run the reference for every number of clicks")
+    parser.add_argument("--no-engine", action="store_true", help="leave out the part that needs no network")
+    parser.add_argument("--json", help="also write the measurements to this file")
+    parser.add_argument("--side", choices=["forward", "reference", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--reference-counts", type=int, default=max(COUNTS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def _volume(size: int) -> Volume:
-    """Noise with a ball in it; a model grid of its own, so that resampling plays no part."""
-    rng = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(*[np.arange(size)] * 3, indexing="ij")) - size / 2
-    ball = np.sqrt((grid**2).sum(0)) < size / 4
-    return Volume((rng.normal(0, 100, ball.shape) + 150 * ball).astype(np.int16), np.diag([1.5, 1.5, 1.5, 1.0]))
+def _measure(options: argparse.Namespace) -> dict:
+    import torch
+    from reference_pipeline import seeded_network
+
+    from VISTA3DCore.network.config import ModelConfig
+
+    torch.set_num_threads(options.threads)
+    config = ModelConfig(width=options.width, window=(options.window,) * 3)
+    network = seeded_network(config)
+    run = {"forward": _run_forward, "reference": _run_reference, "ours": _run_ours}[options.side]
+    return {**run(network, config, options.reference_counts), "peak": peak_memory(), "load": os.getloadavg()[0]}
 
 
-def _clicks(volume: Volume, count: int) -> list[Click]:
-    """Positive clicks in the middle voxel, each at another place of it."""
-    middle = np.array(volume.shape) // 2
-    return [
-        Click(tuple(1.5 * (middle + offset))) for offset in np.random.default_rng(1).uniform(0.05, 0.35, (count, 3))
-    ]
+def _run_forward(network, config, _) -> dict:
+    import torch
+
+    from VISTA3DCore.network.backends.torch_backend import TorchBackend
+
+    TorchBackend(network, config).click_features(torch.rand(1, 1, *config.window))
+    return {}
 
 
-def _seconds(action: Callable[[], object]) -> tuple[float, float]:
-    """Return wall and processor seconds of an action."""
-    wall, processor = time.perf_counter(), time.process_time()
-    action()
-    return time.perf_counter() - wall, time.process_time() - processor
+def _run_reference(network, config, most: int) -> dict:
+    """Time the reference for 1, 2, ... clicks, up to ``most``."""
+    import torch
+    from monai.apps.vista3d.inferer import point_based_window_inferer
 
-
-def _reference(
-    network: torch.nn.Module, volume: Volume, clicks: list[Click], options: argparse.Namespace
-) -> dict[tuple[int, bool], tuple[float, float]]:
-    """Return the reference's seconds per (number of clicks, with the automatic result)."""
-    image = torch.from_numpy(np.clip((volume.array + 963.8) / 2017.5, 0, 1).astype(np.float32))[None, None]
-    times = {}
-    for with_base in (False, True):
-        for count in COUNTS:
-            if count > 2 and not options.whole:
-                times[count, with_base] = tuple(count * seconds for seconds in times[1, with_base])
-                continue
-            asked = clicks[:count]
-            places = torch.from_numpy(positions_of(asked) / 1.5)[None].float()
-            labels = torch.tensor([[int(click.positive) for click in asked]])
-            times[count, with_base] = _seconds(
-                lambda places=places, labels=labels, base=with_base: _ask_reference(
-                    network, image, options.window, places, labels, base
+    volume, _, on_model = _scene(config)
+    image = _session(network, config, volume).model_grid[0]
+    inputs, previous = torch.from_numpy(image)[None, None], torch.from_numpy(on_model * 2.0 - 1.0).float()[None, None]
+    extras = {"none": {}, PREVIOUS: {"prev_mask": previous}, BUNDLE: {"class_vector": torch.tensor([[1]])}}
+    rows = {}
+    for kind, extra in extras.items():
+        for count in (count for count in COUNTS if count <= most):
+            places, positive = _places(config, count)
+            arguments = torch.from_numpy(places)[None].float(), torch.tensor([positive]).long()
+            with torch.inference_mode():
+                rows[f"{kind} {count}"] = _timed(
+                    point_based_window_inferer,
+                    inputs,
+                    config.window,
+                    network,
+                    *arguments,
+                    prompt_class=torch.tensor([[1]]),
+                    transpose=True,
+                    **extra,
                 )
-            )
-    return times
+    return {"rows": rows}
 
 
-@torch.inference_mode()
-def _ask_reference(
-    network: torch.nn.Module, image: torch.Tensor, window: int, places: torch.Tensor, labels: torch.Tensor, base: bool
-) -> None:
-    wanted = torch.tensor([CLASS])
-    point_based_window_inferer(
-        image,
-        (window,) * 3,
-        network,
-        point_coords=places,
-        point_labels=labels,
-        class_vector=wanted if base else None,
-        prompt_class=wanted,
-        transpose=True,
+def _run_ours(network, config, _) -> dict:
+    """Time every row of the table; windows are encoded by the first click alone."""
+    volume, base, _ = _scene(config)
+    session = _session(network, config, volume)
+    rows = {"first 1": _timed(session.click, STRUCTURE, _clicks(config, 1))}
+    for kind, mask, shift in (("none", None, 0.1), ("base", base, 0.6)):
+        # Each time the clicks lie a little elsewhere, so that no answer is known already.
+        shifts = [shift + 0.1 * number for number in range(_REPEATS)]
+        for count in COUNTS:
+            rows[f"{kind} {count}"] = _median([_nth_click(session, config, count, mask, one) for one in shifts])
+        rows[f"undo {kind}"] = _median([_undo(session, config, mask, one + 1) for one in shifts])
+    return {"rows": rows, **_memory(session)}
+
+
+def _nth_click(session, config, count: int, mask: np.ndarray | None, shift: float) -> dict:
+    """Ask for the last of some clicks after the others."""
+    clicks = _clicks(config, count, shift)
+    if count > 1:
+        session.click(STRUCTURE, clicks[:-1], mask)
+    return _timed(session.click, STRUCTURE, clicks, mask)
+
+
+def _undo(session, config, mask: np.ndarray | None, shift: float) -> dict:
+    """Ask again without the last click."""
+    clicks = _clicks(config, 2, shift)
+    session.click(STRUCTURE, clicks[:-1], mask)
+    session.click(STRUCTURE, clicks, mask)
+    return _timed(session.click, STRUCTURE, clicks[:-1], mask)
+
+
+def _memory(session) -> dict:
+    """Fill the cache of windows beyond its budget; return its bytes, and those of what is kept for the next click."""
+    encoder = session._clicking.interaction.encoder
+    features = encoder.cache.get((0, 0, 0))
+    for number in range(1, 2 * CACHED_WINDOWS):
+        encoder.cache.put((number, 0, 0), features.clone())
+    sizes = {"window": features.nbytes, "cache": encoder.cache.nbytes, "budget": CACHED_WINDOWS * features.nbytes}
+    return {**sizes, "windows": len(encoder.cache)}
+
+
+def _session(network, config, volume):
+    from VISTA3DCore import Segmenter
+    from VISTA3DCore.network.backends.torch_backend import TorchBackend
+
+    window = 2 * config.width * int(np.prod(config.window)) // 8
+    return Segmenter(TorchBackend(network, config)).open(volume, click_cache_bytes=CACHED_WINDOWS * window)
+
+
+def _scene(config) -> tuple:
+    """Return a volume that is one window large on the model grid, and a base mask on both grids."""
+    from click_backends import texture
+
+    sides = [round(side * MODEL_SPACING / spacing) for side, spacing in zip(config.window, INPUT_SPACING, strict=True)]
+    volume = texture(tuple(sides), affine=np.diag([*INPUT_SPACING, 1.0]))
+    return volume, _ball(sides), _ball(config.window)
+
+
+def _ball(shape) -> np.ndarray:
+    axes = np.ogrid[tuple(slice(-1, 1, side * 1j) for side in shape)]
+    return np.asfortranarray(sum(axis**2 for axis in axes) < 0.4)
+
+
+def _places(config, count: int, shift: float = 0.0) -> tuple[np.ndarray, list[bool]]:
+    """Return places in voxels of the model grid around the window's middle, and polarities."""
+    angles = np.arange(count) * 2.4
+    offsets = np.stack([np.cos(angles), np.sin(angles), angles / 10], axis=1) * (config.window[0] / 8)
+    return config.window[0] / 2 + offsets + shift, [number % 2 == 0 for number in range(count)]
+
+
+def _clicks(config, count: int, shift: float = 0.0) -> list:
+    from VISTA3DCore import Click
+
+    places, positive = _places(config, count, shift)
+    return [Click(tuple(MODEL_SPACING * place), one) for place, one in zip(places, positive, strict=True)]
+
+
+def _timed(function: Callable, *arguments, **options) -> dict:
+    started, processor = time.perf_counter(), time.process_time()
+    function(*arguments, **options)
+    return {"seconds": time.perf_counter() - started, "cpu": time.process_time() - processor}
+
+
+def _median(times: list[dict]) -> dict:
+    return {key: float(np.median([one[key] for one in times])) for key in times[0]}
+
+
+def _report(options: argparse.Namespace, results: dict) -> str:
+    headings = ("", "ours, s", "wall", "reference, s", "wall", "times faster", "wall")
+    rows = [headings, *(_row(results, *row) for row in _rows())]
+    table = "\n".join(f"{row[0]:<38}" + "".join(f"{cell:>14}" for cell in row[1:]) for row in rows)
+    sizes = f"window and model grid {options.window}^3, width {options.width}"
+    loads = ", ".join(f"{side} {result['load']:.1f}" for side, result in results.items())
+    note = "~ not measured: N times the one-window time of the same kind\n" if "~" in table else ""
+    header = f"{sizes}\n{machine(options.threads)}\nload at the end of: {loads}"
+    return f"{header}\n\n{table}\n{note}\n{_memory_report(results)}"
+
+
+def _rows() -> list[tuple[str, str, str, int]]:
+    """Return for each row of the table: its name, our measurement, the reference's kind and its number of clicks."""
+    rows = [("first click, window encoded", "first 1", "none", 1)]
+    rows += [(f"click {count}, window kept", f"none {count}", "none", count) for count in COUNTS]
+    rows += [("undo, 2 to 1", "undo none", "none", 1)]
+    for kind, name in ((PREVIOUS, "base"), (BUNDLE, "base, label prompt")):
+        rows += [(f"click {count}, {name}", f"base {count}", kind, count) for count in COUNTS]
+    return [*rows, ("undo, 2 to 1, base", "undo base", PREVIOUS, 1)]
+
+
+def _row(results: dict, name: str, measured: str, kind: str, count: int) -> tuple[str, ...]:
+    ours, references = results["ours"]["rows"][measured], results["reference"]["rows"]
+    sign = "" if f"{kind} {count}" in references else "~"
+    one = references[f"{kind} 1"]
+    reference = references.get(f"{kind} {count}", {key: count * value for key, value in one.items()})
+    times = (
+        [f"{ours[key]:.2f}" for key in ("cpu", "seconds")],
+        [f"{sign}{reference[key]:.1f}" for key in ("cpu", "seconds")],
     )
+    ratios = [f"{sign}{reference[key] / ours[key]:.0f}" for key in ("cpu", "seconds")]
+    return (name, *times[0], *times[1], *ratios)
 
 
-def _ours(session: Session, clicks: list[Click]) -> dict[tuple[int, bool] | str, tuple[float, float]]:
-    """Return our seconds per (number of clicks, with a base), of the first click of all, and of an undo."""
-    result = {}
-    times = {"first": _seconds(lambda: result.update(first=_ask(session, clicks[:1])))}
-    base = result["first"].mask
-    for with_base in (False, True):
-        for count in COUNTS:
-            runs = []
-            for repeat in range(3):
-                # Another last click each time: an answer that was given before is remembered.
-                moved = Click(tuple(np.add(clicks[count - 1].position, 0.01 * (1 + repeat + 3 * with_base))))
-                asked = [*clicks[: count - 1], moved]
-                given = base if with_base else None
-                runs.append(_seconds(lambda asked=asked, given=given: _ask(session, asked, given)))
-            times[count, with_base] = statistics.median(runs)
-    _ask(session, clicks[:4], base)
-    _ask(session, clicks[:5], base)
-    times["undo"] = _seconds(lambda: _ask(session, clicks[:4], base))
-    cache = session._clicking.interaction.encoder.cache
-    times["cache"] = (cache.nbytes / 1e6, len(cache))
-    return times
-
-
-def _ask(session: Session, clicks: list[Click], base: np.ndarray | None = None) -> ClickResult:
-    return session.click(CLASS, clicks, base, policy="centred")
-
-
-def _report(options: argparse.Namespace, ours: dict, reference: dict) -> str:
-    rows = [
-        f"Clicks, width {options.width}, windows of {options.window}^3, {options.threads} thread(s)",
-        "seconds (processor seconds)",
-        f"{'':34}{'reference':>20}{'ours':>20}{'times faster':>14}",
-        _row("first click of all", reference[1, False], ours["first"]),
-    ]
-    for with_base in (False, True):
-        for count in COUNTS:
-            what = f"click {count}, window kept" + (", with a base" if with_base else "")
-            estimated = "" if options.whole or count <= 2 else " *"
-            rows.append(_row(what + estimated, reference[count, with_base], ours[count, with_base]))
-    rows.append(f"{'undo':34}{'':>20}{ours['undo'][0]:>12.3f}")
-    rows.append(f"click cache: {ours['cache'][0]:.0f} MB in {ours['cache'][1]} window(s)")
-    if not options.whole:
-        rows.append("* reference: N times its measured time for one click")
-    return "\n".join(rows)
-
-
-def _row(what: str, reference: tuple[float, float], ours: tuple[float, float]) -> str:
-    times = "".join(f"{wall:>11.2f} ({processor:.2f})" for wall, processor in (reference, ours))
-    return f"{what:34}{times}{reference[0] / ours[0]:>12.1f}"
+def _memory_report(results: dict) -> str:
+    ours, forward = results["ours"], results["forward"]["peak"]
+    peaks = ", ".join(f"{side} {results[side]['peak'] / 1e6:.0f} MB" for side in ("ours", "reference"))
+    window, held, budget = (ours[name] / 1e6 for name in ("window", "cache", "budget"))
+    return (
+        f"click cache: {window:.1f} MB a window; after {2 * CACHED_WINDOWS} windows it holds {ours['windows']} = "
+        f"{held:.1f} MB, its budget is {budget:.1f} MB\n"
+        f"peak memory: {peaks}; a process that encodes one window {forward / 1e6:.0f} MB"
+    )
 
 
 if __name__ == "__main__":
