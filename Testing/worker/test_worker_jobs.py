@@ -1,4 +1,4 @@
-"""Order, cancelling and abandoning of requests."""
+"""Order, cancelling and the end of requests."""
 
 from __future__ import annotations
 
@@ -50,9 +50,10 @@ def test_a_waiting_job_is_taken_out_and_a_running_one_asked_to_stop():
     assert not queue.has(1)
 
 
-def test_abandoned_jobs_are_answered_by_nobody_else():
+def test_a_closed_queue_hands_out_nothing_and_its_jobs_are_answered_by_nobody_else():
     queue = queue_of(Job(1, "segment", None), Job(2, "click", None), Job(3, "warm", None, True))
     running = queue.take()
-    assert [job.id for job in queue.abandon()] == [1, 2, 3]
+    assert [job.id for job in queue.close()] == [1, 2, 3]
     assert running.progress.cancelled
     assert not queue.finish()
+    assert queue.take() is None

@@ -82,6 +82,18 @@ class ArrayFolder:
         """
         return self._map(ref, "r")
 
+    def stamp(self, ref: ArrayRef) -> tuple[int, ...]:
+        """Return numbers that change when an array's file is replaced by another one.
+
+        :raises InvalidParamsError: if there is no such file.
+        """
+        name = _checked(ref.file)
+        try:
+            found = os.lstat(self._at(name)) if self._folder is None else os.lstat(name, dir_fd=self._folder)
+        except OSError as error:
+            raise InvalidParamsError(f"The array file '{name}' cannot be opened ({error.strerror}).") from error
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
     def delete(self, name: str) -> None:
         """Delete a file if it is there.
 

@@ -71,6 +71,7 @@ class Handlers:
         self._holdings = Holdings(_load)
         self._device: torch.device | None = None
         self.directory: ArrayFolder | None = None
+        self._base: tuple[tuple[ArrayRef, tuple[int, ...]], np.ndarray] | None = None
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
             "load": self._load_model,
@@ -181,6 +182,7 @@ class Handlers:
         return SegmentResult(labels, masks, structures, found.provenance, engine_ms=engine_ms)
 
     def _close(self, params: CloseParams, _progress: Progress) -> None:
+        self._base = None
         self._holdings.close(params.session)
 
     # Clicks
@@ -221,7 +223,13 @@ class Handlers:
         return opened.session
 
     def _mask(self, ref: ArrayRef | None) -> np.ndarray | None:
-        return None if ref is None else self.directory.get(ref)
+        """Map a base mask; the last one stays mapped, because mapping a large one anew takes milliseconds."""
+        if ref is None:
+            return None
+        key = ref, self.directory.stamp(ref)
+        if self._base is None or self._base[0] != key:
+            self._base = key, self.directory.get(ref)
+        return self._base[1]
 
     @contextlib.contextmanager
     def _results(self) -> Iterator[Callable[..., ArrayRef]]:

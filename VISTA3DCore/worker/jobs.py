@@ -51,6 +51,7 @@ class JobQueue:
         self._waiting: deque[Job] = deque()
         self._background: deque[Job] = deque()
         self._running: Job | None = None
+        self._closed = False
 
     def __len__(self) -> int:
         """Return how many jobs wait."""
@@ -67,11 +68,13 @@ class JobQueue:
             (self._background if job.background else self._waiting).append(job)
             self._changed.notify()
 
-    def take(self) -> Job:
-        """Wait for the next job, which is the running one from here on."""
+    def take(self) -> Job | None:
+        """Wait for the next job, which is the running one from here on; None once there will be no more."""
         with self._changed:
-            while not self._waiting and not self._background:
+            while not self._closed and not self._waiting and not self._background:
                 self._changed.wait()
+            if self._closed:
+                return None
             self._running = (self._waiting or self._background).popleft()
             return self._running
 
@@ -99,10 +102,11 @@ class JobQueue:
                         return job
         return None
 
-    def abandon(self) -> list[Job]:
+    def close(self) -> list[Job]:
         """Ask the running job to stop, and return all that were not answered yet; nobody else answers them."""
         with self._changed:
-            jobs = self._all()
+            jobs, self._closed = self._all(), True
+            self._changed.notify()
             if self._running is not None:
                 self._running.progress.cancel()
             self._waiting.clear()

@@ -66,8 +66,11 @@ class Outbox:
         self._closed = False
         self._reported = -REPORT_INTERVAL_S
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send a message; silent where nobody listens any more, because the reader learns of that, too."""
+    def send(self, message: dict[str, Any], last: bool = False) -> None:
+        """Send a message; silent where nobody listens any more, because the reader learns of that, too.
+
+        :param last: send nothing after it.
+        """
         try:
             data = encode(message)
         except FramingError as error:
@@ -80,7 +83,8 @@ class Outbox:
                 self._write(data)
             except OSError as error:
                 log.warning("the client does not listen any more (%s)", error)
-                self._closed = True
+                last = True
+            self._closed = last
 
     def notify(self, sentence: str) -> None:
         """Tell people something that belongs to no result."""
@@ -130,15 +134,22 @@ class Server:
                 self._receive_all(frames.feed(data))
             except FramingError as error:
                 self._receive_all(error.messages)
-                self._outbox.send(error_message(None, error))
-                log.error("the client's bytes cannot be understood: %s", error)
-                self._exit_code = self._exit_code or BROKEN
+                self._give_up(error)
         self._outbox.close()
+        self._jobs.close()
         return self._exit_code
+
+    def _give_up(self, error: FramingError) -> None:
+        """End, because the client's frames cannot be told apart any more; after its goodbye they need not be."""
+        if self._exit_code is None:
+            log.error("the client's bytes cannot be understood: %s", error)
+            self._outbox.send(error_message(None, error), last=True)
+            self._exit_code = BROKEN
 
     def _receive_all(self, messages: list[dict[str, Any]]) -> None:
         for message in messages:
-            self._receive(message)
+            if self._exit_code is None:
+                self._receive(message)
 
     def _receive(self, message: dict[str, Any]) -> None:
         try:
@@ -201,15 +212,13 @@ class Server:
         )
 
     def _shut_down(self, identity: Id) -> None:
-        for job in self._jobs.abandon():
+        for job in self._jobs.close():
             self._outbox.send(error_message(job.id, Cancelled()))
-        self._outbox.send(result_message(identity, None))
+        self._outbox.send(result_message(identity, None), last=True)
         self._exit_code = DONE
 
     def _work(self) -> None:
-        """Compute, forever; the thread ends with the process."""
-        while True:
-            job = self._jobs.take()
+        while (job := self._jobs.take()) is not None:
             message = self._answer(job)
             if self._jobs.finish():
                 self._outbox.send(message)
@@ -230,7 +239,7 @@ class Server:
     def _left_alone(self) -> None:
         """The pipe has ended: stop, and if the client died, remove what it left."""
         self._outbox.close()
-        self._jobs.abandon()
+        self._jobs.close()
         log.info("the client has closed the connection")
         if self._parent.gone_soon():
             self._sweep()
