@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import psutil
 
-from VISTA3DCore.worker.arrays import FOLDER_PREFIX, ArrayFolder
+from VISTA3DCore.worker.arrays import ArrayFolder
 
 POLL_S = 0.5
+# How the names of all clients' shared directories begin (Documentation/protocol.md); nothing else is ever swept.
+_PREFIX = "vista3d-"
 # How long the parent may take to die after its pipe was closed, until it counts as alive.
 _DYING_S = 1.0
 
@@ -72,6 +74,6 @@ def sweep(folder: ArrayFolder) -> None:
     Whatever else lies in it stays, and so does a directory that no client of ours made.
     """
     for _ in range(3):  # the inference thread may just be writing another result
-        if folder.path.name.startswith(FOLDER_PREFIX) and folder.path.exists():
+        if folder.path.name.startswith(_PREFIX) and folder.path.exists():
             folder.remove()
             time.sleep(0.02)
