@@ -139,3 +139,12 @@ def test_memory_is_short_on_the_host_or_on_the_device():
     assert not is_short(Memory(1000 * GB, 5 * GB))
     assert is_short(Memory(16 * GB, 8 * GB, 10 * GB, GB // 2))
     assert memory_of(None).available <= memory_of(CPU).total
+
+
+def test_what_torch_keeps_on_the_device_counts_as_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (3 * GB, 24 * GB))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 20 * GB)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 16 * GB)
+    found = memory_of(torch.device("cuda"))
+    assert (found.device_total, found.device_available) == (24 * GB, 7 * GB)
+    assert memory_of(torch.device("mps")).device_total is None
