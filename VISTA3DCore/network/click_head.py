@@ -1,9 +1,9 @@
 """The interactive head in three steps, so that what does not depend on the clicks is computed once per window.
 
 The arithmetic is that of MONAI's ``PointMappingSAM.forward`` (networks/nets/vista3d.py), whose weights are used as they
-are. Two things differ: the projections of the image's tokens in the first transformer layer are kept, and the last
-convolution (C -> C) and the hyper-network's dot product, which nothing separates, are one convolution C -> 1:
-mask = h . (W * u + b) = (h . W) * u + h . b.
+are. Two things differ: what attention makes of the image alone is kept (or, on a processor, not needed: see
+``streamed_attention``), and the last convolution (C -> C) and the hyper-network's dot product, which nothing separates,
+are one convolution C -> 1: mask = h . (W * u + b) = (h . W) * u + h . b.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from VISTA3DCore.network.folding import folded_convolution, folded_tail
+from VISTA3DCore.network.streamed_attention import attend_to_themselves, two_way
 
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
 SPECIAL = 2
@@ -51,17 +52,32 @@ class ImageSide:
     """What the head knows of a window before any click; n is the number of its image tokens.
 
     :param tokens: [1, n, C].
-    :param keys: [1, heads, n, c] of the first layer, for the click tokens' look at the image.
-    :param values: likewise.
-    :param queries: [1, heads, n, c] of the first layer, for the image's look at the click tokens.
     :param shape: the window at half resolution, n voxels.
+    :param first: what the first layer makes of the tokens; None where attention is streamed.
     """
 
     tokens: torch.Tensor
+    shape: tuple[int, int, int]
+    first: Projections | None
+
+
+@dataclass(frozen=True)
+class Projections:
+    """A layer's projections of the image's tokens, each [B, heads, n, c].
+
+    :param keys: for the click tokens' look at the image; :param values: likewise.
+    :param queries: for the image's look at the click tokens.
+    """
+
     keys: torch.Tensor
     values: torch.Tensor
     queries: torch.Tensor
-    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, layer: nn.Module, image: torch.Tensor, place: torch.Tensor) -> Projections:
+        """Project tokens [B, n, C] with the position code [1, n, C]."""
+        look, back, placed = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token, image + place
+        return cls(*_projected(look, placed, image), _heads(back, back.q_proj(placed)))
 
 
 class ClickHead:
@@ -85,17 +101,11 @@ class ClickHead:
 
     def image_side(self, features: torch.Tensor) -> ImageSide:
         """Return what of the first transformer layer depends on the click features [1, C, x, y, z] alone."""
+        tokens, shape = features.flatten(2).transpose(1, 2).contiguous(), tuple(features.shape[2:])
+        if _streams(tokens):
+            return ImageSide(tokens, shape, None)
         first = self._head.transformer.layers[0]
-        tokens = features.flatten(2).transpose(1, 2)
-        placed = tokens + self._position_grid(tuple(features.shape[2:]), features.device)
-        look, back = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        return ImageSide(
-            tokens,
-            _heads(look, look.k_proj(placed)),
-            _heads(look, look.v_proj(tokens)),
-            _heads(back, back.q_proj(placed)),
-            tuple(features.shape[2:]),
-        )
+        return ImageSide(tokens, shape, Projections.of(first, tokens, self._position_grid(shape, features.device)))
 
     def scores(
         self, side: ImageSide, coordinates: torch.Tensor, labels: torch.Tensor, zero_shot: torch.Tensor
@@ -131,35 +141,26 @@ class ClickHead:
         """Run the two-way transformer and return its tokens [B, t, C] and the image's [B, n, C]."""
         transformer = self._head.transformer
         place = self._position_grid(side.shape, prompts.device)
-        tokens, image = self._layer(transformer.layers[0], prompts, prompts, side.tokens, side=side)
-        for layer in transformer.layers[1:]:
-            tokens, image = self._layer(layer, tokens, prompts, image, place=place)
+        if _streams(prompts) and len(prompts) == 1:
+            tokens, image = two_way(transformer, side.tokens[0], place[0], prompts[0])
+            return tokens[None], image[None]
+        tokens, image = prompts, side.tokens
+        for number, layer in enumerate(transformer.layers):
+            known = side.first if number == 0 else None
+            tokens, image = self._layer(layer, tokens, prompts, image, known or Projections.of(layer, image, place))
         last = transformer.final_attn_token_to_image
         seen = _attend(last, last.q_proj(tokens + prompts), *_projected(last, image + place, image))
         return transformer.norm_final_attn(tokens + seen), image
 
     @staticmethod
     def _layer(
-        layer: nn.Module,
-        tokens: torch.Tensor,
-        prompts: torch.Tensor,
-        image: torch.Tensor,
-        side: ImageSide | None = None,
-        place: torch.Tensor | None = None,
+        layer: nn.Module, tokens: torch.Tensor, prompts: torch.Tensor, image: torch.Tensor, projected: Projections
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one layer; with ``side``, its projections of the image are taken from there."""
         look, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        placed = None if side else image + place
-        if layer.skip_first_layer_pe:
-            tokens = layer.self_attn(q=tokens, k=tokens, v=tokens)
-        else:
-            tokens = tokens + layer.self_attn(q=tokens + prompts, k=tokens + prompts, v=tokens)
-        tokens = layer.norm1(tokens)
-        keys, values = (side.keys, side.values) if side else _projected(look, placed, image)
-        tokens = layer.norm2(tokens + _attend(look, look.q_proj(tokens + prompts), keys, values))
+        tokens = attend_to_themselves(layer, tokens, prompts)
+        tokens = layer.norm2(tokens + _attend(look, look.q_proj(tokens + prompts), projected.keys, projected.values))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        queries = side.queries if side else _heads(back, back.q_proj(placed))
-        seen = _attend_heads(back, queries, *_projected(back, tokens + prompts, tokens))
+        seen = _attend_heads(back, projected.queries, *_projected(back, tokens + prompts, tokens))
         return tokens, layer.norm4(image + seen)
 
     def _mask(self, image: torch.Tensor, hyper: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -168,7 +169,7 @@ class ClickHead:
         kernel, bias = torch.einsum("bo,oixyz->bixyz", hyper, last.weight), hyper @ last.bias
         # The tokens lie channels-last in memory anyway, and the transposed convolution is fastest so.
         low = image.contiguous().view(len(image), *shape, -1).permute(0, 4, 1, 2, 3)
-        if low.device.type == "cpu" and len(low) == 1 and not torch.is_grad_enabled():
+        if _streams(low) and len(low) == 1:
             return folded_tail(transposed(low).float(), kernel, bias, norm.eps)
         return folded_convolution(activation(norm(transposed(low))), kernel, bias)
 
@@ -179,6 +180,11 @@ class ClickHead:
             with torch.no_grad():
                 self._positions[key] = self._head.pe_layer(shape).flatten(1).T[None].to(device)
         return self._positions[key]
+
+
+def _streams(tensor: torch.Tensor) -> bool:
+    """Return whether the arithmetic for processors, which knows no gradients, is used."""
+    return tensor.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def _heads(attention: nn.Module, projected: torch.Tensor) -> torch.Tensor:
