@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from click_phantom import CORE_AT, LARGE, LARGE_AT, StructuredBackend, mask_of, phantom
+from click_phantom import CORE, CORE_AT, LARGE, LARGE_AT, StructuredBackend, mask_of, phantom
 
 from VISTA3DCore import Segmenter, Session
 from VISTA3DCore.imaging.clicks import Click
@@ -41,7 +41,7 @@ class Case:
     name: str
     clicks: tuple[Click, ...]
     base: np.ndarray | None = None
-    fills: bool = False
+    answer: str = "bright"
     policy: str = "reuse"
 
 
@@ -81,10 +81,13 @@ def cases() -> Iterator[Case]:
         yield Case("base, negative", _around(BESIDE_CORE, count, False), base)
         positive = _around(CORE_AT, count // 2, True)
         yield Case("base, both", positive + _around(BESIDE_CORE, count - len(positive), False), base)
+    everything = np.ones_like(base)
+    yield Case("large base, small mistake removed", _around(CORE_AT, 1, False), everything, answer="dark")
+    yield Case("large base, small part added", _around(CORE_AT, 1, True), ~mask_of(CORE_AT, CORE))
     window = _around(LARGE_AT + 1, 1, True)
-    yield Case("nothing, fills the window", window, fills=True, policy="centred")
-    yield Case("base, fills the window", window, base, fills=True, policy="centred")
-    yield Case("nothing, fills 9 windows", window, fills=True)
+    yield Case("nothing, fills the window", window, answer="all", policy="centred")
+    yield Case("base, fills the window", window, base, answer="all", policy="centred")
+    yield Case("nothing, fills 9 windows", window, answer="all")
 
 
 def _around(centre: np.ndarray, count: int, positive: bool) -> tuple[Click, ...]:
@@ -109,7 +112,7 @@ def _row(session: Session, backend: StructuredBackend, case: Case, repeats: int)
 
 def _click(session: Session, backend: StructuredBackend, case: Case):
     """Return seconds of a click, of the processor, and until the mask is there; and the result."""
-    backend.fills, backend.seconds, backend.processor = case.fills, 0.0, 0.0
+    backend.answer, backend.seconds, backend.processor = case.answer, 0.0, 0.0
     started, processor = time.perf_counter(), time.process_time()
     result = session.click("liver", case.clicks, case.base, policy=case.policy)
     seconds = time.perf_counter() - started - backend.seconds

@@ -61,13 +61,14 @@ def ellipsoid(centre: np.ndarray, radii: np.ndarray) -> tuple[Box, np.ndarray]:
 
 @dataclass
 class StructuredBackend:
-    """Answers from a window's brightness, or says that the object ``fills`` the window; ``seconds`` and ``processor``
-    are the time that this took.
+    """Says that the object is what is ``bright`` in a window, what is ``dark``, or ``all`` of it.
+
+    ``seconds`` and ``processor`` are the time that this took.
     """
 
     config: ModelConfig = field(default_factory=ModelConfig)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    fills: bool = False
+    answer: str = "bright"
     seconds: float = 0.0
     processor: float = 0.0
 
@@ -83,7 +84,9 @@ class StructuredBackend:
 
     def click_scores(self, features: torch.Tensor, _tokens: ClickTokens) -> torch.Tensor:
         with self._timed():
-            return torch.ones_like(features) if self.fills else features.clone()
+            return {"bright": features.clone, "dark": features.neg, "all": lambda: torch.ones_like(features)}[
+                self.answer
+            ]()
 
     def on(self, _device: torch.device | str) -> StructuredBackend:
         return self
