@@ -90,6 +90,7 @@ class TestOpening:
         assert "cannot be opened" in refuse("folder.npy")
         assert "no regular file" in refuse("pipe.npy")
         assert "cannot be opened" in refuse("absent.npy")
+        (folder / "folder.npy").rmdir()
 
     def test_pickled_arrays_are_refused_and_not_run(self, refuse, folder, tmp_path):
         mark = tmp_path / "mark"
