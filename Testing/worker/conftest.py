@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from engine_processes import RawWorker, coarse_phantom
 
 from VISTA3DCore.imaging.volume import Volume
@@ -14,12 +15,18 @@ from VISTA3DCore.worker.transports import ChildProcess
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep engine processes off the network and out of the user's data folder, with one thread each."""
+    """Keep engine processes off the network and out of the user's data folder, with one thread each.
+
+    The engine in this process gets one thread too: with another number of threads, sums round otherwise.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VISTA3D_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
