@@ -1,0 +1,1 @@
+# Slicer loads its own modules here; the stand-in has none.
