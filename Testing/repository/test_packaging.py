@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from xml.etree import ElementTree
 
 import cmake
 import pytest
@@ -57,12 +57,17 @@ def test_the_module_is_where_slicer_looks(installed):
 
 
 def test_the_installed_engine_works_without_the_checkout(installed, tmp_path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from VISTA3DSegmentLib.locating import find_core; core = find_core();"
-        "import VISTA3DCore; from VISTA3DCore.paths import resource; from VISTA3DCore.worker.blocking import BlockingClient;"
-        "from VISTA3DCore.worker.transports import ChildProcess; client = BlockingClient(ChildProcess());"
-        "print(core, resource('Models/vista3d-mini.safetensors'), client.load('mini').model); client.close()"
-    )
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from VISTA3DSegmentLib.locating import find_core
+core = find_core()
+from VISTA3DCore.paths import resource
+from VISTA3DCore.worker.blocking import BlockingClient
+from VISTA3DCore.worker.transports import ChildProcess
+with BlockingClient(ChildProcess()) as client:
+    print(core, resource("Models/vista3d-mini.safetensors"), client.load("mini").model)
+"""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     # -S and the packages' folder: the checkout is installed in development mode, which would hide what is missing.
     packages = str(Path(cmake.__file__).parents[1])
