@@ -72,12 +72,13 @@ class Request:
 
     def _submit(self, supervisor: Supervisor, method: str, params: Params | None) -> None:
         self._supervisor = supervisor
-        early: list[Event] = []
-        self._deliver = early.append  # what comes before the caller knows the request waits a turn
-        self._identity = supervisor.submit(method, params, lambda event: self._deliver(event))
-        self._deliver = self._heard
-        for event in early:
+        self._identity = supervisor.submit(method, params, self._arrived)
+
+    def _arrived(self, event: Event) -> None:
+        if self._identity is None:  # the caller does not know the request yet
             self._engine.call_later(0.0, partial(self._heard, event))
+        else:
+            self._heard(event)
 
     def _heard(self, event: Event) -> None:
         if self._done:
@@ -99,8 +100,8 @@ class Engine:
     :param name: who asks, for the engine's log.
     :param patience: times of the supervisor, for tests.
 
-    Signals: ``state_changed(str)`` as :class:`Supervisor` names the states; ``noticed(sentence)`` what the engine wants
-    people to know; ``reported(sentence)`` once per failure of the process; ``stopped()`` all sessions are gone for good.
+    Signals: ``state_changed(str)`` as :class:`Supervisor` names the states; ``noticed(sentence)`` what people
+    should know; ``reported(sentence)`` once per failure of the process; ``stopped()`` all sessions are gone for good.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class OpenedVolumes:
         self._engine, self.call_later = engine, engine.call_later
         self._entries: dict[_Key, _Opened] = {}
         self._scenes: dict[Any, list[int]] = {}
-        engine.stopped.connect(lambda: self._entries.clear())
+        engine.stopped.connect(self._on_stopped)
 
     def session_of(self, volume_node: slicer.vtkMRMLScalarVolumeNode, model: str, device: str) -> str | None:
         """Return the session of a volume that is open as it is now, else None."""
@@ -206,6 +206,9 @@ class OpenedVolumes:
 
     def _close_session(self, session: str) -> None:
         self._engine.request("close", CloseParams(session), _ignore, _ignore)
+
+    def _on_stopped(self) -> None:
+        self._entries.clear()
 
     # The scene
 
