@@ -29,6 +29,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
   VISTA3DCore/evaluation/clicking.py
+  VISTA3DCore/evaluation/data_list.py
   VISTA3DCore/evaluation/references.py
   VISTA3DCore/evaluation/report.py
   VISTA3DCore/evaluation/simulation.py
@@ -127,7 +128,7 @@ set(CORE_SCRIPTS
   )
 
 set(CORE_RESOURCES
+  Resources/Models/vista3d-mini.safetensors
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
-  Resources/Models/vista3d-mini.safetensors
   )
