@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import shutil
-import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,14 +9,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from VISTA3DCore import __version__
 from VISTA3DCore.cli.console import out, print_json, say
-from VISTA3DCore.paths import user_data_dir
-
-GIB = 2.0**30
-PACKAGES = ("numpy", "SimpleITK", "safetensors", "huggingface-hub", "monai", "matplotlib", "nibabel")
-_NEEDED_RAM_GIB = 8.0  # the released model on the CPU: 1 GB of weights, about 4 GB for a window of 128^3, the volume
-_NEEDED_DISK_GIB = 2.0  # one released model, twice while it is checked
+from VISTA3DCore.inference.diagnosis import diagnose
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:
@@ -42,104 +30,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
 
 def examine() -> dict[str, Any]:
     """Return what was found, ready for JSON; ``problems`` are sentences, ``advice`` is one."""
-    report: dict[str, Any] = {"system": _system(), "torch": _torch(), "packages": _packages(), "models": _models()}
-    report["problems"] = _problems(report)
-    report["advice"] = _advice(report)
-    return report
-
-
-def _system() -> dict[str, Any]:
-    import psutil
-
-    memory, folder = psutil.virtual_memory(), user_data_dir()
-    return {
-        "vista3d": __version__,
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "os": platform.platform(),
-        "cpu_threads": _cpu_threads(),
-        "ram_gib": round(memory.total / GIB, 1),
-        "ram_free_gib": round(memory.available / GIB, 1),
-        "data_folder": str(folder),
-        "disk_free_gib": round(shutil.disk_usage(_existing(folder)).free / GIB, 1),
-    }
-
-
-def _cpu_threads() -> int:
-    """Return the threads that this process may use: fewer than the computer has, in a container."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _existing(folder: Path) -> Path:
-    return next(candidate for candidate in (folder, *folder.absolute().parents) if candidate.exists())
-
-
-def _torch() -> dict[str, Any] | None:
-    """Return what PyTorch says about itself and the devices, or None without it; an ``error`` if it does not load."""
-    if _version("torch") is None:
-        return None
-    try:
-        import torch
-
-        cuda = torch.version.cuda
-        return {
-            "version": torch.__version__,
-            "cuda": cuda,
-            "cudnn": torch.backends.cudnn.version() if cuda else None,
-            "threads": torch.get_num_threads(),
-            "gpus": [_gpu(n) for n in range(torch.cuda.device_count())],
-            "mps": torch.backends.mps.is_available(),
-        }
-    except Exception as error:  # a broken installation can fail in any way, and telling so is the purpose
-        return {"version": _version("torch"), "error": f"{type(error).__name__}: {error}"}
-
-
-def _gpu(number: int) -> dict[str, Any]:
-    import torch
-
-    free, total = torch.cuda.mem_get_info(number)
-    properties = torch.cuda.get_device_properties(number)
-    return {
-        "device": f"cuda:{number}",
-        "name": properties.name,
-        "memory_gib": round(total / GIB, 1),
-        "free_gib": round(free / GIB, 1),
-        "compute_capability": f"{properties.major}.{properties.minor}",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _packages() -> dict[str, str | None]:
-    return {package: _version(package) for package in PACKAGES}
-
-
-def _models() -> dict[str, str]:
-    from VISTA3DCore.network.store import ModelStore
-
-    store = ModelStore()
-    return {entry.name: store.status(entry.name).state for entry in store.entries()}
-
-
-def _problems(report: dict[str, Any]) -> list[str]:
-    system, torch = report["system"], report["torch"]
-    problems = []
-    if torch and "error" in torch:
-        problems.append(f"PyTorch {torch['version']} is installed but does not load ({torch['error']}).")
-    elif torch:
-        from VISTA3DCore.inference.devices import known_problems
-
-        problems += known_problems()
-    if system["ram_gib"] < _NEEDED_RAM_GIB:
-        problems.append(f"{system['ram_gib']} GiB of memory are little for the full model; use 'mini' or a --roi.")
-    if system["disk_free_gib"] < _NEEDED_DISK_GIB:
-        problems.append(f"Only {system['disk_free_gib']} GiB are free in {system['data_folder']}; a model needs 2.")
-    return problems
+    report = diagnose()
+    return {**report, "advice": _advice(report)}
 
 
 def _advice(report: dict[str, Any]) -> str:
@@ -183,6 +75,7 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("memory", f"{system['ram_gib']} GiB, {system['ram_free_gib']} free"),
         ("disk", f"{system['disk_free_gib']} GiB free for {system['data_folder']}"),
         *_torch_rows(torch),
+        *[("NVIDIA driver", f"{card['driver']} for {card['name']}") for card in report["nvidia"]],
     ]
     rows += [(package, version or "not installed") for package, version in report["packages"].items()]
     return rows + [(f"model {name}", state) for name, state in report["models"].items()]
