@@ -156,8 +156,9 @@ def test_masks_are_keyed_by_text():
 
 
 def test_methods_and_notifications_have_types():
-    documented = "initialize load open segment click warm hit suggest uncertainty close status shutdown"
-    assert list(METHODS) == documented.split()
+    computing = "initialize load open segment click warm hit suggest uncertainty close"
+    housekeeping = "models licence download import verify delete diagnose"
+    assert list(METHODS) == f"{computing} {housekeeping} status shutdown".split()
     assert set(NOTIFICATIONS) == {"$/progress", "$/notice", "$/cancelRequest", "exit"}
     assert all(method.params.strict for method in METHODS.values())
 
@@ -168,8 +169,8 @@ def test_requests_are_read():
     assert request == Request(7, "close", {"session": "s"})
     assert request.parsed() == protocol.CloseParams("s")
     assert read_message({"jsonrpc": "2.0", "id": "x", "method": "status"}).parsed() == protocol.NoParams()
-    with pytest.raises(UnknownMethodError, match="There is no method 'delete'; known are: initialize, load"):
-        Request(1, "delete").parsed()
+    with pytest.raises(UnknownMethodError, match="There is no method 'erase'; known are: initialize, load"):
+        Request(1, "erase").parsed()
 
 
 def test_notifications_and_replies_are_read():

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from VISTA3DCore.errors import ModelError, OutputError
 from VISTA3DCore.network.registry import RegistryEntry
 from VISTA3DCore.network.sidecar import read_sidecar, replacing, sidecar_path, write_sidecar
 from VISTA3DCore.paths import resource
 from VISTA3DCore.progress import Progress
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 LICENCE_FILE = "LICENSE.txt"
@@ -84,6 +85,8 @@ class ModelFolder:
     @contextmanager
     def locked(self, progress: Progress) -> Iterator[None]:
         """Let one process at a time change the model; the others wait and can be cancelled."""
+        from filelock import FileLock  # with torch and the hub's client; listing models must do without
+
         self._create()
         lock = FileLock(self._home / "models" / f".{self.entry.name}.lock")
         while not self._acquired(lock):
@@ -97,6 +100,8 @@ class ModelFolder:
             lock.release()
 
     def _acquired(self, lock: FileLock) -> bool:
+        from filelock import Timeout
+
         with disk_errors(self.path):
             try:
                 lock.acquire(timeout=0.2)

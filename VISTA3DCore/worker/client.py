@@ -279,14 +279,18 @@ def _read_result(method: str, result: Any) -> Result | None:
 
 
 def initialize_params(
-    shared_directory: str | os.PathLike[str], name: str, version: str = VISTA3DCore.__version__
+    shared_directory: str | os.PathLike[str],
+    name: str,
+    version: str = VISTA3DCore.__version__,
+    compute: bool = True,
 ) -> InitializeParams:
     """Return the parameters of ``initialize`` for a client in this process.
 
     :param name: who asks, for the log.
+    :param compute: False for an engine that only keeps house.
     """
     client = ClientInfo(name, version)
-    return InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid())
+    return InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid(), compute)
 
 
 def plain_target(structure: Target) -> str | int | None:

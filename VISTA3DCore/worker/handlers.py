@@ -17,6 +17,7 @@ import VISTA3DCore
 from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning, VistaError, runtime_errors
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
+from VISTA3DCore.worker import housekeeping
 from VISTA3DCore.worker.arrays import ArrayFolder, open_shared
 from VISTA3DCore.worker.protocol import (
     PROTOCOL_VERSION,
@@ -36,6 +37,7 @@ from VISTA3DCore.worker.protocol import (
     OpenParams,
     OpenResult,
     Params,
+    ProtocolError,
     Result,
     SegmentParams,
     SegmentResult,
@@ -71,6 +73,7 @@ class Handlers:
         self._holdings = Holdings(_load)
         self._device: torch.device | None = None
         self.directory: ArrayFolder | None = None
+        self._computes = True
         self._base: tuple[tuple[ArrayRef, tuple[int, ...]], np.ndarray] | None = None
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
@@ -83,6 +86,7 @@ class Handlers:
             "suggest": self._suggest,
             "uncertainty": self._uncertainty,
             "close": self._close,
+            **housekeeping.methods(),
         }
 
     @property
@@ -104,8 +108,12 @@ class Handlers:
     def call(self, method: str, params: Params, progress: Progress) -> Result | None:
         """Answer a request; our own warnings go into the result's notes, or become notices where it has none.
 
-        :raises VistaError: as the engine does.
+        :raises VistaError: as the engine does. :raises ProtocolError: if it computes, and this engine does not.
         """
+        if method in housekeeping.methods():
+            return housekeeping.call(method, params, progress)
+        if not self._computes and method != "initialize":
+            raise ProtocolError(f"This engine was not started to compute, and '{method}' does.")
         with _heard_warnings(self._notify) as notes, runtime_errors():
             result = self._with_room(lambda: self._methods[method](params, progress))
         if hasattr(result, "notes"):
@@ -134,12 +142,15 @@ class Handlers:
 
     # The engine and its models
 
-    def _initialize(self, _params: InitializeParams, _progress: Progress) -> InitializeResult:
+    def _initialize(self, params: InitializeParams, _progress: Progress) -> InitializeResult:
+        identity = PROTOCOL_VERSION, VISTA3DCore.__version__, os.getpid()
+        self._computes = params.compute
+        if not params.compute:
+            return InitializeResult(*identity, "", "this engine only keeps house", self.memory(), _known_models())
         from VISTA3DCore.inference.devices import choose_device
 
         choice = choose_device("auto")
         self._device = choice.device
-        identity = PROTOCOL_VERSION, VISTA3DCore.__version__, os.getpid()
         return InitializeResult(*identity, str(choice.device), choice.reason, self.memory(), _known_models())
 
     def _load_model(self, params: LoadParams, progress: Progress) -> LoadResult:
@@ -166,7 +177,8 @@ class Handlers:
         volume = Volume(array, np.array(params.volume.affine), params.name, params.modality)
         opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0))
         engine_ms = _since(started)
-        return OpenResult(opened.id, opened.session.model_grid[0].shape, engine_ms=engine_ms)
+        config, shape = segmenter.config, opened.session.model_grid[0].shape
+        return OpenResult(opened.id, shape, (), engine_ms, config.window, config.spacing, str(segmenter.device))
 
     def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
         session, started = self._session(params.session), time.monotonic()

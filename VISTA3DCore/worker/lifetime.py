@@ -6,9 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 
-import psutil
-
 from VISTA3DCore.worker.arrays import ArrayFolder
+
+try:
+    import psutil
+except ImportError:  # an engine that keeps house runs before anything was installed
+    psutil = None
 
 POLL_S = 0.5
 # How the names of all clients' shared directories begin (Documentation/protocol.md); nothing else is ever swept.
@@ -20,14 +23,17 @@ _DYING_S = 1.0
 class Parent:
     """The process for which this one works.
 
-    :param pid: its number, or None if the client did not tell; then only the end of its pipe tells that it is gone.
+    :param pid: its number, or None if the client did not tell; then (and without psutil) only the end of its pipe tells
+        that it is gone.
     """
 
     def __init__(self, pid: int | None) -> None:
         self._process: psutil.Process | None = None
         self._was_gone = False
+        if pid is None or psutil is None:
+            return
         try:
-            self._process = None if pid is None else psutil.Process(pid)
+            self._process = psutil.Process(pid)
         except psutil.NoSuchProcess:
             self._was_gone = True
         except psutil.AccessDenied:
@@ -60,6 +66,8 @@ class Parent:
 
         The end of the pipe usually tells first, but not if another process has inherited the pipe's other end.
         """
+        if self._process is None and not self._was_gone:
+            return
         threading.Thread(target=self._poll, args=(on_gone,), name="parent", daemon=True).start()
 
     def _poll(self, on_gone: Callable[[], None]) -> None:

@@ -89,17 +89,21 @@ class SuggestionInfo(Message):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InitializeParams(Params):
-    """The first request. The engine exits when the process ``parent_pid`` is gone, and always when its pipe closes."""
+    """The first request. The engine exits when the process ``parent_pid`` is gone, and always when its pipe closes.
+
+    ``compute`` false: PyTorch is never imported, and only the requests about models and this computer are answered.
+    """
 
     protocol_version: int
     client: ClientInfo
     shared_directory: str
     parent_pid: int | None = None
+    compute: bool = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InitializeResult(Result):
-    """Who answers."""
+    """Who answers; ``device`` is empty where nothing is computed."""
 
     protocol_version: int
     engine_version: str
@@ -147,12 +151,19 @@ class OpenParams(Params):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OpenResult(Result):
-    """``notes``: sentences for people; ``engine_ms``: milliseconds that the engine itself took."""
+    """``notes``: sentences for people; ``engine_ms``: milliseconds that the engine itself took.
+
+    ``window``: voxels of the model grid that the network sees at a time; ``spacing``: of that grid, in mm; ``device``:
+    where it really runs. None and empty from engines that do not tell.
+    """
 
     session: str
     model_shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
     engine_ms: float = 0.0
+    window: tuple[int, int, int] | None = None
+    spacing: tuple[float, float, float] | None = None
+    device: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

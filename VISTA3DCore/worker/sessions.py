@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
-
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.protocol import Memory, UnknownSessionError
@@ -52,7 +50,14 @@ class Opened:
 
 
 def memory_of(device: torch.device | None) -> Memory:
-    """Return the bytes of the host's memory and, where the device has one of its own, of the device's."""
+    """Return the bytes of the host's memory and, where the device has one of its own, of the device's.
+
+    Zeros where psutil is missing: an engine that keeps house runs before anything was installed.
+    """
+    try:
+        import psutil
+    except ImportError:
+        return Memory(0, 0)
     host = psutil.virtual_memory()
     if device is None or device.type != "cuda":
         return Memory(host.total, host.available)

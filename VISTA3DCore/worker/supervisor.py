@@ -81,6 +81,7 @@ class Supervisor:
     :param start: makes a transport for each new process.
     :param shared: where arrays travel; made and removed here by default.
     :param call_later: calls a function after some seconds; what it returns may have ``cancel()``.
+    :param compute: False for a process that only keeps house, see ``initialize``.
     :param on_report: told once per failure, in a sentence.
     :param on_state: told ``starting``, ``ready``, ``waiting`` (for the next start), ``failed`` (until the next request)
         and ``closed``.
@@ -96,12 +97,13 @@ class Supervisor:
         on_report: Callable[[str], None] = lambda _sentence: None,
         on_state: Callable[[str], None] = lambda _state: None,
         patience: Patience | None = None,
+        compute: bool = True,
     ) -> None:
         self.on_report, self.on_state = on_report, on_state
         self.on_notice: Callable[[str], None] = lambda _message: None
         self.shared, self._owns = shared or SharedDirectory(), shared is None
         self._agenda = Agenda()
-        hello = initialize_params(self.shared.path, name)
+        hello = initialize_params(self.shared.path, name, compute=compute)
         self._keeper = Keeper(self._agenda, start, hello, self, call_later, patience or Patience())
         self._jobs, self._queue, self._last = dict[int, _Job](), deque[_Job](), 0
         self._volumes, self._opened = dict[str, _Volume](), 0

@@ -1,0 +1,90 @@
+"""Messages about models and about this computer; :mod:`VISTA3DCore.worker.protocol` says which belongs to what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from VISTA3DCore.worker.coding import Message
+from VISTA3DCore.worker.messages import Params, Result
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelDetails(Message):
+    """What is known of a model; ``state`` and ``detail`` as :class:`VISTA3DCore.network.store.ModelStatus` says.
+
+    ``size``: bytes on this computer; ``download_size``: bytes to fetch, about; ``path``: None while it is not here.
+    """
+
+    name: str
+    title: str
+    state: str
+    detail: str
+    size: int
+    download_size: int
+    path: str | None
+    licence: str
+    licence_url: str
+    bundled: bool
+    revision: str
+    label_set: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelsResult(Result):
+    """``folder``: where models are kept."""
+
+    models: tuple[ModelDetails, ...]
+    folder: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelParams(Params):
+    """One model, by name."""
+
+    model: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LicenceResult(Result):
+    """``text``: the whole licence."""
+
+    title: str
+    url: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DownloadParams(Params):
+    """``accept_licence``: the user has read the licence and agrees."""
+
+    model: str
+    accept_licence: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImportParams(Params):
+    """``path``: of the weights file; ``model``: which one it is, if the file does not say so itself."""
+
+    path: str
+    model: str | None = None
+    accept_licence: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelResult(Result):
+    """What is known of the model now."""
+
+    model: ModelDetails
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DiagnoseResult(Result):
+    """See :func:`VISTA3DCore.inference.diagnosis.diagnose`; ``problems`` are sentences for people."""
+
+    system: dict[str, Any]
+    torch: dict[str, Any] | None
+    nvidia: tuple[dict[str, Any], ...]
+    packages: dict[str, Any]
+    models: dict[str, str]
+    problems: tuple[str, ...]
