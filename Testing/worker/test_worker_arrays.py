@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from protocol_helpers import AFFINE, wait_until
 
 from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.worker import arrays
 from VISTA3DCore.worker.arrays import SharedDirectory, open_shared
 from VISTA3DCore.worker.protocol import ArrayRef, InvalidParamsError, ProtocolError
 
@@ -274,9 +275,30 @@ def test_a_full_disk_leaves_nothing_behind(shared, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(np.lib.format, "write_array", full)
+        patch.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(OutputError, match="No space left on device"):
             shared.put(np.zeros(3))
+    assert list(shared.path.iterdir()) == []
+
+
+@pytest.mark.parametrize("order", ["C", "F", "neither"])
+def test_an_array_is_written_in_steps(shared, monkeypatch, order):
+    monkeypatch.setattr(arrays, "_STEP_BYTES", 1000)
+    array = np.arange(5 * 6 * 7 * 20, dtype=">i2").reshape(20, 6, 7, 5)
+    array = array[..., ::2] if order == "neither" else np.asarray(array, order=order)
+
+    *steps, ref = shared.put_in_steps(array)
+
+    assert len(steps) >= array.nbytes / 1000
+    np.testing.assert_array_equal(shared.take(ref), array)
+
+
+def test_an_array_given_up_halfway_leaves_nothing_behind(shared, monkeypatch):
+    monkeypatch.setattr(arrays, "_STEP_BYTES", 1000)
+    steps = shared.put_in_steps(np.zeros(10_000))
+    assert next(steps) is None
+    steps.close()
+
     assert list(shared.path.iterdir()) == []
 
 

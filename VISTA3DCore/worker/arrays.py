@@ -37,6 +37,8 @@ _BY_DESCRIPTOR = os.open in os.supports_dir_fd and hasattr(os, "O_NOFOLLOW")
 _READ = os.O_RDONLY | sum(getattr(os, flag, 0) for flag in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _WORTH_MAPPING = 4 * 2**20
+# What is written at a time: some milliseconds of work.
+_STEP_BYTES = 16 * 2**20
 # A directory this young may belong to a client that has not locked it yet.
 _SETTLED_S = 60.0
 
@@ -60,20 +62,30 @@ class ArrayFolder:
         :param name: of the file; by default a new one.
         :raises OutputError: if it cannot be written, e.g. because the disk is full; nothing is left behind.
         """
+        *_, ref = self.put_in_steps(array, affine, name)
+        return ref
+
+    def put_in_steps(
+        self, array: np.ndarray, affine: np.ndarray | None = None, name: str | None = None
+    ) -> Iterator[ArrayRef | None]:
+        """As :meth:`put`, a piece at a time: None after each piece, at last the reference.
+
+        Closing the iterator before that leaves nothing behind.
+        """
         array = np.asarray(array)
         if array.dtype.kind not in _KINDS:
             raise InputError(f"An array of type {array.dtype} cannot be sent to the engine; real numbers are needed.")
         name = _checked(name or f"{self._stem}{next(self._numbers)}{SUFFIX}")
         place = None if affine is None else _rows(affine)
         try:
-            self._write(array, name)
+            yield from self._write(array, name)
         except OSError as error:
             reason = error.strerror or "the disk may be full"
             raise OutputError(
                 f"An array cannot be written to '{self.path}' ({reason}); free space there, or set TMPDIR to another "
                 "folder."
             ) from error
-        return ArrayRef(name, array.shape, array.dtype.name, place)
+        yield ArrayRef(name, array.shape, array.dtype.name, place)
 
     def get(self, ref: ArrayRef) -> np.ndarray:
         """Return an array, mapped read-only.
@@ -115,12 +127,15 @@ class ArrayFolder:
         if folder is not None:
             os.close(folder)
 
-    def _write(self, array: np.ndarray, name: str) -> None:
+    def _write(self, array: np.ndarray, name: str) -> Iterator[None]:
         part = name.removesuffix(SUFFIX) + PART_SUFFIX
         self._unlink(part)
         try:
             with os.fdopen(os.open(self._at(part), _CREATE, 0o600, dir_fd=self._folder), "wb") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+                for piece in _pieces(array):
+                    file.write(piece)
+                    yield
             os.replace(self._at(part), self._at(name), src_dir_fd=self._folder, dst_dir_fd=self._folder)
         except BaseException:
             self._unlink(part)
@@ -333,6 +348,17 @@ def _check_content(ref: ArrayRef, shape: tuple[int, ...], dtype: np.dtype) -> No
         raise InvalidParamsError(
             f"The array file '{ref.file}' holds {dtype.name} {shape}, not {ref.dtype} {tuple(ref.shape)} as announced."
         )
+
+
+def _pieces(array: np.ndarray) -> Iterator[memoryview]:
+    """Cut an array's bytes, in the order in which the format wants them."""
+    if array.flags.c_contiguous or array.flags.f_contiguous:
+        values = array.reshape(-1, order="A").view(np.uint8)
+        yield from (values[start : start + _STEP_BYTES].data for start in range(0, len(values), _STEP_BYTES))
+        return
+    rows = max(1, _STEP_BYTES * len(array) // max(array.nbytes, 1))
+    for start in range(0, len(array), rows):
+        yield np.ascontiguousarray(array[start : start + rows]).reshape(-1).view(np.uint8).data
 
 
 def _rows(affine: np.ndarray) -> Affine:

@@ -7,11 +7,11 @@ Everything happens on the main thread: the transport brings bytes by signals of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from VISTA3DCore.errors import VistaError
+from VISTA3DCore.errors import Cancelled, VistaError
 from VISTA3DCore.worker.client import Failure, ProgressEvent, Response
 from VISTA3DCore.worker.protocol import ArrayRef, Params, Result, WorkerGoneError, arrays_in
 from VISTA3DCore.worker.supervisor import Supervisor
@@ -92,6 +92,54 @@ class Request:
             answered(event.result if isinstance(event, Response) else event.error)
 
 
+class Handover:
+    """An array on its way to the engine, a piece in each turn of the event loop; see :class:`Pending`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        steps: Iterator[ArrayRef | None],
+        on_done: Callable[[ArrayRef], Any],
+        on_error: OnError,
+    ) -> None:
+        self._engine, self._steps, self._on_done, self._on_error = engine, steps, on_done, on_error
+        self._done = False
+        engine.call_later(0.0, self._advance)
+
+    @property
+    def done(self) -> bool:
+        """See :class:`Pending`."""
+        return self._done
+
+    def cancel(self) -> None:
+        """See :class:`Pending`."""
+        if not self._done:
+            self.drop()
+            self._engine.call_later(0.0, partial(self._on_error, Cancelled()))
+
+    def drop(self) -> None:
+        """See :class:`Pending`."""
+        self._done = True
+        self._steps.close()
+
+    def _advance(self) -> None:
+        if self._engine.state == "closed":
+            self.drop()
+        if self._done:
+            return
+        try:
+            ref = next(self._steps)
+        except VistaError as error:
+            self._done = True
+            self._on_error(error)
+            return
+        if ref is None:
+            self._engine.call_later(0.0, self._advance)
+            return
+        self._done = True
+        self._on_done(ref)
+
+
 class Engine:
     """One engine process, started ahead of or at its first use and again whenever it ends.
 
@@ -99,6 +147,7 @@ class Engine:
     :param call_later: calls a function on the main thread after some seconds.
     :param name: who asks, for the engine's log.
     :param patience: times of the supervisor, for tests.
+    :param compute: False for a process that only keeps house: it never loads the network's runtime.
 
     Signals: ``state_changed(str)`` as :class:`Supervisor` names the states; ``noticed(sentence)`` what people
     should know; ``reported(sentence)`` once per failure of the process; ``stopped()`` all sessions are gone for good.
@@ -110,10 +159,12 @@ class Engine:
         call_later: Callable[[float, Callable[[], None]], Any],
         name: str = "slicer",
         patience: Patience | None = None,
+        compute: bool = True,
     ) -> None:
         self.state_changed, self.noticed, self.reported, self.stopped = Signal(), Signal(), Signal(), Signal()
         self.call_later = call_later
-        self._start_transport, self._name, self._patience = start_transport, name, patience
+        self._start_transport, self._name = start_transport, name
+        self._patience, self._compute = patience, compute
         self._supervisor: Supervisor | None = None
         self._requests: set[Request] = set()
         self._closed = False
@@ -187,12 +238,26 @@ class Engine:
         return request
 
     def put_array(self, array: np.ndarray, affine: np.ndarray | None = None) -> ArrayRef:
-        """Write an array for the engine; see :meth:`SharedDirectory.put`.
+        """Write a small array for the engine; see :meth:`SharedDirectory.put`.
 
         :param affine: 4x4, voxel index -> RAS mm.
         :raises VistaError: if it cannot be written, e.g. because the disk is full.
         """
         return self.shared.put(array, affine)
+
+    def hand_over(
+        self,
+        array: np.ndarray,
+        affine: np.ndarray | None,
+        on_done: Callable[[ArrayRef], Any],
+        on_error: OnError,
+    ) -> Pending:
+        """Write a large array for the engine without holding up the event loop.
+
+        :param affine: 4x4, voxel index -> RAS mm.
+        :raises VistaError: if the folder for arrays cannot be made.
+        """
+        return Handover(self, self.shared.put_in_steps(array, affine), on_done, on_error)
 
     def take_array(self, ref: ArrayRef) -> np.ndarray:
         """Return an array of a result, and delete its file; see :meth:`SharedDirectory.take`.
@@ -218,6 +283,7 @@ class Engine:
                 on_report=self._unless_closed(self.reported),
                 on_state=self._unless_closed(self.state_changed),
                 patience=self._patience,
+                compute=self._compute,
             )
             self._supervisor.on_notice = self._unless_closed(self.noticed)
         return self._supervisor

@@ -18,11 +18,15 @@ from ..mrml.volumes import content_key, to_volume
 from .engine import Engine, OnError, OnProgress, Pending
 
 if TYPE_CHECKING:
+    from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.worker.client import ProgressEvent
     from VISTA3DCore.worker.protocol import OpenResult
 
 OnReady = Callable[[str], Any]
 _Key = tuple[str, str, str]
+
+_CHANGED = "The volume has changed meanwhile; start again."
+_GONE = "The volume is not in the scene any more."
 
 
 @dataclass(eq=False)
@@ -71,13 +75,14 @@ class _Opened:
     """A volume that is open or being opened.
 
     :param content: what was sent to the engine, see :func:`content_key`.
-    :param session: its id; None while it is being opened.
+    :param opened: the engine's answer; None while it is being opened.
+    :param pending: the volume's way to the engine, then the request to open it.
     """
 
     node: slicer.vtkMRMLScalarVolumeNode
     content: tuple[Any, ...]
-    session: str | None = None
-    request: Pending | None = None
+    opened: OpenResult | None = None
+    pending: Pending | None = None
     users: list[_User] = field(default_factory=list)
 
 
@@ -95,8 +100,13 @@ class OpenedVolumes:
 
     def session_of(self, volume_node: slicer.vtkMRMLScalarVolumeNode, model: str, device: str) -> str | None:
         """Return the session of a volume that is open as it is now, else None."""
+        opened = self.opened(volume_node, model, device)
+        return None if opened is None else opened.session
+
+    def opened(self, volume_node: slicer.vtkMRMLScalarVolumeNode, model: str, device: str) -> OpenResult | None:
+        """Return what the engine said of a volume that is open as it is now, else None."""
         entry = self._entries.get((volume_node.GetID(), model, device))
-        return None if entry is None or entry.content != content_key(volume_node) else entry.session
+        return None if entry is None or entry.content != content_key(volume_node) else entry.opened
 
     def use(
         self,
@@ -119,8 +129,8 @@ class OpenedVolumes:
         except VistaError as error:
             self.call_later(0.0, partial(user._fail, error))
             return user
-        if entry.session is not None:
-            self.call_later(0.0, partial(user._succeed, entry.session))
+        if entry.opened is not None:
+            self.call_later(0.0, partial(user._succeed, entry.opened.session))
         else:
             user.entry = entry
             entry.users.append(user)
@@ -145,36 +155,42 @@ class OpenedVolumes:
         """Return the entry of a volume if it is still right; one that is not is closed."""
         entry = self._entries.get(key)
         if entry is not None and (entry.node is not node or entry.content != content_key(node)):
-            self._close(key, "The volume has changed; start again.")
+            self._close(key, _CHANGED)
             return None
         return entry
 
     def _open(self, key: _Key, node: slicer.vtkMRMLScalarVolumeNode) -> _Opened:
         """:raises VistaError: if the volume cannot be used or not be handed over."""
         volume = to_volume(node, self._subject_hierarchy(node))
-        ref = self._engine.put_array(volume.array, volume.affine)
-        entry = self._entries[key] = _Opened(node, content_key(node))
-        params = OpenParams(ref, key[1], volume.name, volume.modality, key[2])
-        entry.request = self._engine.request(
-            "open",
-            params,
-            partial(self._on_opened, key, entry),
-            partial(self._on_failed, key, entry, ref),
-            partial(self._on_progress, entry),
+        entry = _Opened(node, content_key(node))
+        sent = partial(self._on_handed_over, key, entry, volume)
+        entry.pending = self._engine.hand_over(
+            volume.array, volume.affine, sent, partial(self._on_failed, key, entry, None)
         )
+        self._entries[key] = entry
         self._watch(node.GetScene())
         return entry
 
+    def _on_handed_over(self, key: _Key, entry: _Opened, volume: Volume, ref: ArrayRef) -> None:
+        failed = partial(self._on_failed, key, entry, ref)
+        if entry.content != content_key(entry.node):
+            failed(InputError(_CHANGED))
+            return
+        params = OpenParams(ref, key[1], volume.name, volume.modality, key[2])
+        opened, progressed = partial(self._on_opened, key, entry), partial(self._on_progress, entry)
+        entry.pending = self._engine.request("open", params, opened, failed, progressed)
+
     def _on_opened(self, key: _Key, entry: _Opened, result: OpenResult) -> None:
-        entry.session, entry.request = result.session, None
+        entry.opened, entry.pending = result, None
         if self._entries.get(key) is not entry:  # nobody wants it any more
             self._close_session(result.session)
         users, entry.users = entry.users, []
         for user in users:
             user._succeed(result.session)
 
-    def _on_failed(self, key: _Key, entry: _Opened, ref: ArrayRef, error: VistaError) -> None:
-        self._engine.delete_array(ref)
+    def _on_failed(self, key: _Key, entry: _Opened, ref: ArrayRef | None, error: VistaError) -> None:
+        if ref is not None:
+            self._engine.delete_array(ref)
         if self._entries.get(key) is entry:
             del self._entries[key]
         users, entry.users = entry.users, []
@@ -190,16 +206,16 @@ class OpenedVolumes:
         if user not in entry.users:
             return
         entry.users.remove(user)
-        if not entry.users and entry.request is not None:
+        if not entry.users and entry.pending is not None:
             self._entries = {key: one for key, one in self._entries.items() if one is not entry}
-            entry.request.cancel()
+            entry.pending.cancel()
 
-    def _close(self, key: _Key, reason: str = "The volume is not in the scene any more.") -> None:
+    def _close(self, key: _Key, reason: str = _GONE) -> None:
         entry = self._entries.pop(key)
-        if entry.session is not None:
-            self._close_session(entry.session)
-        elif entry.request is not None:
-            entry.request.cancel()
+        if entry.opened is not None:
+            self._close_session(entry.opened.session)
+        elif entry.pending is not None:
+            entry.pending.cancel()
         users, entry.users = entry.users, []
         for user in users:
             self.call_later(0.0, partial(user._fail, InputError(reason)))
@@ -208,6 +224,9 @@ class OpenedVolumes:
         self._engine.request("close", CloseParams(session), _ignore, _ignore)
 
     def _on_stopped(self) -> None:
+        for entry in self._entries.values():
+            if entry.pending is not None:
+                entry.pending.cancel()
         self._entries.clear()
 
     # The scene
