@@ -25,6 +25,8 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/reporting.py
   VISTA3DCore/cli/segment.py
   VISTA3DCore/cli/staging.py
+  VISTA3DCore/cli/supervoxel_preview.py
+  VISTA3DCore/cli/supervoxels.py
   VISTA3DCore/cli/tables.py
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
@@ -94,6 +96,19 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/streamed_attention.py
   VISTA3DCore/paths.py
   VISTA3DCore/progress.py
+  VISTA3DCore/supervoxels/__init__.py
+  VISTA3DCore/supervoxels/clustering.py
+  VISTA3DCore/supervoxels/encoders.py
+  VISTA3DCore/supervoxels/features.py
+  VISTA3DCore/supervoxels/generation.py
+  VISTA3DCore/supervoxels/graph.py
+  VISTA3DCore/supervoxels/grid.py
+  VISTA3DCore/supervoxels/medsam_lite.py
+  VISTA3DCore/supervoxels/memory.py
+  VISTA3DCore/supervoxels/quality.py
+  VISTA3DCore/supervoxels/restoring.py
+  VISTA3DCore/supervoxels/segment_anything.py
+  VISTA3DCore/supervoxels/tiny_vit.py
   VISTA3DCore/training/__init__.py
   VISTA3DCore/training/augmentation.py
   VISTA3DCore/training/click_loss.py
