@@ -5,15 +5,24 @@ from __future__ import annotations
 import heapq
 import itertools
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Any
 
+from VISTA3DCore.worker.environment import clean_environment
 from VISTA3DCore.worker.transports import ChildProcess
 from VISTA3DSegmentLib.logic.engine import Engine
 
 PATIENCE_S = 120.0
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "VISTA3D_HOME": str(Path(tempfile.gettempdir()) / "vista3d-test-without-models"),
+}
 
 
 class EventLoop:
@@ -85,15 +94,21 @@ class MarshalledProcess:
 
 
 class EngineUnderTest:
-    """An :class:`Engine`, its event loop and its processes."""
+    """An :class:`Engine`, its event loop and its processes.
 
-    def __init__(self) -> None:
+    :param environment: further variables for the processes, which are off the network and have one thread and no models
+        but the bundled one.
+    :param options: of the engine.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, **options: Any) -> None:
         self.loop = EventLoop()
         self.processes: list[MarshalledProcess] = []
-        self.engine = Engine(self._start, self.loop.call_later, "test")
+        self.environment = {**clean_environment(), **QUIET, **(environment or {})}
+        self.engine = Engine(self._start, self.loop.call_later, "test", **options)
 
     def _start(self) -> MarshalledProcess:
-        self.processes.append(MarshalledProcess(self.loop))
+        self.processes.append(MarshalledProcess(self.loop, self.environment))
         return self.processes[-1]
 
     def kill(self) -> None:
@@ -106,9 +121,9 @@ class EngineUnderTest:
 
 
 @contextmanager
-def running_engine() -> Iterator[EngineUnderTest]:
-    """Hand out an engine; its process and files are gone afterwards."""
-    under_test = EngineUnderTest()
+def running_engine(environment: Mapping[str, str] | None = None, **options: Any) -> Iterator[EngineUnderTest]:
+    """Hand out an engine, see :class:`EngineUnderTest`; its process and files are gone afterwards."""
+    under_test = EngineUnderTest(environment, **options)
     try:
         yield under_test
     finally:

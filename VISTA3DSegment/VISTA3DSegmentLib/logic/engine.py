@@ -17,6 +17,7 @@ from VISTA3DCore.worker.protocol import ArrayRef, Params, Result, WorkerGoneErro
 from VISTA3DCore.worker.supervisor import Supervisor
 
 from .signals import Signal
+from .wording import for_panel, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ class Request:
         else:
             self._done = True
             answered = self._on_result if isinstance(event, Response) else self._on_error
-            answered(event.result if isinstance(event, Response) else event.error)
+            answered(event.result if isinstance(event, Response) else shown(event.error))
 
 
 class Handover:
@@ -289,7 +290,7 @@ class Engine:
         return self._supervisor
 
     def _unless_closed(self, signal: Signal) -> Callable[[str], None]:
-        return lambda text: None if self._closed else signal(text)
+        return lambda text: None if self._closed else signal(for_panel(text))
 
     def _discard(self, event: Event) -> None:
         """Delete the files of a result that nobody waits for."""
