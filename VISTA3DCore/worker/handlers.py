@@ -178,7 +178,8 @@ class Handlers:
         opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0))
         engine_ms = _since(started)
         config, shape = segmenter.config, opened.session.model_grid[0].shape
-        return OpenResult(opened.id, shape, (), engine_ms, config.window, config.spacing, str(segmenter.device))
+        about = {"window": config.window, "spacing": config.spacing, "label_set": config.label_set}
+        return OpenResult(opened.id, shape, engine_ms=engine_ms, device=str(segmenter.device), **about)
 
     def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
         session, started = self._session(params.session), time.monotonic()

@@ -154,7 +154,7 @@ class OpenResult(Result):
     """``notes``: sentences for people; ``engine_ms``: milliseconds that the engine itself took.
 
     ``window``: voxels of the model grid that the network sees at a time; ``spacing``: of that grid, in mm; ``device``:
-    where it really runs. None and empty from engines that do not tell.
+    where it really runs; ``label_set``: which catalogue results refer to. None and empty from engines that do not tell.
     """
 
     session: str
@@ -164,6 +164,7 @@ class OpenResult(Result):
     window: tuple[int, int, int] | None = None
     spacing: tuple[float, float, float] | None = None
     device: str = ""
+    label_set: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
