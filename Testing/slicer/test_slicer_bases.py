@@ -112,7 +112,7 @@ def test_a_base_that_cannot_be_written_says_so(monkeypatch: pytest.MonkeyPatch) 
     bases = Bases()
     bases.keep("one", np.ones(GRID.shape, bool), GRID)
     with SharedDirectory() as shared:
-        monkeypatch.setattr(np.lib.format, "write_array", full)
+        monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
         with pytest.raises(OutputError, match="No space left"):
             bases.send("one", shared)
         monkeypatch.undo()
