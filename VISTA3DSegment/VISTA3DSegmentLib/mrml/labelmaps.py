@@ -75,6 +75,12 @@ def reference_lattice(segmentation_node: slicer.vtkMRMLSegmentationNode) -> np.n
     return lattice_of(image)
 
 
+def move_to(image: slicer.vtkOrientedImageData, lattice: np.ndarray, shift: Shape) -> None:
+    """Put a labelmap, in place, on another lattice whose voxels coincide; see :func:`shift_between`."""
+    image.SetExtent(_extent(moved(box_of_image(image), shift)))
+    image.SetGeometryFromImageToWorldMatrix(to_matrix(lattice))
+
+
 def moved(box: Ranges, shift: Shape) -> Ranges:
     """Return a box with a shift added to its indices."""
     return tuple((start + by, stop + by) for (start, stop), by in zip(box, shift, strict=True))
@@ -112,9 +118,14 @@ def resampled(
 def _geometry(box: Ranges, lattice: np.ndarray) -> slicer.vtkOrientedImageData:
     """Return a labelmap without memory for voxels."""
     image = slicer.vtkOrientedImageData()
-    image.SetExtent([int(value) for start, stop in box for value in (start, stop - 1)])
+    image.SetExtent(_extent(box))
     image.SetGeometryFromImageToWorldMatrix(to_matrix(lattice))
     return image
+
+
+def _extent(box: Ranges) -> list[int]:
+    """Return a box as VTK writes it: the first and the last index along i, j, k."""
+    return [int(value) for start, stop in box for value in (start, stop - 1)]
 
 
 def _covered(image: slicer.vtkOrientedImageData, lattice: np.ndarray) -> Ranges | None:

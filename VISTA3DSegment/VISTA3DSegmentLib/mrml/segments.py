@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import slicer
@@ -18,7 +18,7 @@ from .labelmaps import array_of, box_of_image, lattice_of, moved, resampled, shi
 from .matrices import node_to_node, node_to_world
 from .provenance import tag_provenance
 from .tags import INDEX_TAG, get_tag, has_segment, segment_of, set_tag
-from .terminology import coded_structure, codes_of
+from .terminology import Codes, coded_structure, codes_of
 from .volumes import ijk_to_ras, volume_shape
 
 __all__ = [
@@ -53,14 +53,21 @@ def create_segmentation(
 def find_segment(segmentation_node: slicer.vtkMRMLSegmentationNode, structure: Structure) -> str | None:
     """Return the id of a structure's segment, or None.
 
-    What counts is what :func:`structure_of` goes by: our tag, the terminology, the name, in this order.
+    What counts is our tag, the terminology, or the name; a segment whose terminology says something else is not it.
     """
-    fits = [
-        (fit, segment_id)
-        for segment_id in _ids(segmentation_node)
-        if (fit := _fit(segmentation_node, segment_id, structure)) is not None
-    ]
-    return min(fits, key=lambda pair: pair[0])[1] if fits else None
+    return find_segments(segmentation_node, [structure]).get(structure.index)
+
+
+def find_segments(segmentation_node: slicer.vtkMRMLSegmentationNode, structures: Iterable[Structure]) -> dict[int, str]:
+    """Return the ids of the segments of several structures that are there, by the structures' indices."""
+    looks = [(one, _look(segmentation_node, one)) for one in segmentation_node.GetSegmentation().GetSegmentIDs()]
+    found: dict[int, str] = {}
+    for structure in structures:
+        fits = _fits(structure)
+        ranked = [(fit, segment_id) for segment_id, look in looks if (fit := fits(*look)) is not None]
+        if ranked:
+            found[structure.index] = min(ranked, key=lambda pair: pair[0])[1]
+    return found
 
 
 def ensure_segment(
@@ -157,7 +164,7 @@ def mask_box(
 ) -> np.ndarray:
     """Return the part of a segment's mask that lies in a box of a volume's grid, see :func:`read_mask`."""
     lattice = voxels_to_node(volume_node, segmentation_node)
-    image, value = _labelmap(segmentation_node, segment_id)
+    image, value = labelmap_of(segmentation_node, segment_id)
     mask = np.zeros(shape_of(box), dtype=bool, order="F")
     covered = box_of_image(image)
     shift = shift_between(lattice_of(image), lattice, covered)
@@ -175,7 +182,7 @@ def is_empty(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str)
 
     :raises InputError: if there is no such segment.
     """
-    image, value = _labelmap(segmentation_node, segment_id)
+    image, value = labelmap_of(segmentation_node, segment_id)
     array, _start = array_of(image)
     return not any(np.any(array[:, :, k] == value) for k in range(array.shape[2]))
 
@@ -186,7 +193,7 @@ def require_labelmaps(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None
     :raises InputError: if its segments are stored as something else than labelmaps.
     """
     source = segmentation_node.GetSegmentation().GetSourceRepresentationName()
-    if source != _labelmap_name() and segmentation_node.GetSegmentation().GetNumberOfSegments():
+    if source != labelmap_name() and segmentation_node.GetSegmentation().GetNumberOfSegments():
         sentence = _("'{name}' is stored as '{kind}'; make 'Binary labelmap' its source in the Segmentations module.")
         raise InputError(sentence.format(name=segmentation_node.GetName(), kind=source))
 
@@ -209,12 +216,12 @@ def _mark(values: np.ndarray, value: int, mask: np.ndarray) -> None:
             mask[:, :, k] = hits
 
 
-def _labelmap(
+def labelmap_of(
     segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str
 ) -> tuple[slicer.vtkOrientedImageData, int]:
     """Return the labelmap that holds a segment, and its label; surfaces are converted, the segment stays as it is."""
     segment = segment_of(segmentation_node, segment_id)
-    image = segment.GetRepresentation(_labelmap_name())
+    image = segment.GetRepresentation(labelmap_name())
     if image is not None:
         return image, segment.GetLabelValue()
     image = slicer.vtkOrientedImageData()
@@ -223,25 +230,30 @@ def _labelmap(
     return image, 1
 
 
-def _labelmap_name() -> str:
+def labelmap_name() -> str:
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
-def _ids(segmentation_node: slicer.vtkMRMLSegmentationNode) -> tuple[str, ...]:
-    return tuple(segmentation_node.GetSegmentation().GetSegmentIDs())
+def _look(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[str | None, Codes | None, str]:
+    """Return what tells what a segment is: our tag, the codes of its terminology, its name."""
+    segment = segment_of(segmentation_node, segment_id)
+    tag = get_tag(segmentation_node, segment_id, INDEX_TAG)
+    return tag, codes_of(segment.GetTerminology()), naming.key(segment.GetName() or "")
 
 
-def _fit(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, structure: Structure) -> int | None:
-    """Return how a segment tells that it is a structure (smaller is surer), or None if it does not."""
-    segment, tag = segment_of(segmentation_node, segment_id), get_tag(segmentation_node, segment_id, INDEX_TAG)
-    codes, own = codes_of(segment.GetTerminology()), codes_of(structure.terminology_entry())
-    if codes is not None and own is not None:
-        tagged = tag == str(structure.index)
-        return (0 if tagged else 1) if codes == own else None
-    if tag is not None:
-        return 0 if tag == str(structure.index) else None
-    names = (structure.name, structure.display_name, *structure.synonyms)
-    return 2 if naming.key(segment.GetName() or "") in map(naming.key, names) else None
+def _fits(structure: Structure) -> Callable[[str | None, Codes | None, str], int | None]:
+    """Return a function that says by what a segment is a structure (smaller is surer), or None if it is not."""
+    own, codes = str(structure.index), codes_of(structure.terminology_entry())
+    names = {naming.key(name) for name in (structure.name, structure.display_name, *structure.synonyms)}
+
+    def fit(tag: str | None, found: Codes | None, name: str) -> int | None:
+        if codes is not None and found is not None:
+            return int(tag != own) if found == codes else None
+        if tag is not None:
+            return 0 if tag == own else None
+        return 2 if name in names else None
+
+    return fit
 
 
 def _named_structure(name: str, catalogue: Catalogue) -> Structure | None:

@@ -47,11 +47,11 @@ def codes_of(entry: str) -> Codes | None:
     """Return "scheme^value" of category, type, type modifier, region and region modifier of a terminology entry.
 
     :param entry: as Slicer serializes it into a segment's tag.
-    :return: None for generic tissue, Slicer's default, which says nothing.
+    :return: None for generic tissue, Slicer's default, and for other schemes than ours: these say nothing.
     """
     fields = [*entry.split("~"), *[""] * 7][:7]
     codes = tuple("^".join(fields[n].split("^")[:2]).strip("^ ") for n in (1, 2, 3, 5, 6))
-    return None if codes[1] in ("", _GENERIC) else codes
+    return codes if codes[1].startswith(f"{TISSUE.scheme}^") and codes[1] != _GENERIC else None
 
 
 def coded_structure(codes: Codes, structures: Iterable[Structure]) -> Structure | None:
@@ -88,7 +88,9 @@ def _type(code: Code, structures: list[Structure]) -> dict[str, Any]:
     """Return a type; its color is that of the structure without a side and region, or else of the first one."""
     plain = min(structures, key=lambda one: (one.type_modifier is not None, one.region is not None))
     sides = {one.type_modifier: one for one in structures if one.type_modifier is not None}
-    described = _coded(code) | {"recommendedDisplayRGBValue": list(plain.color), "3dSlicerLabel": plain.name}
+    described = _coded(code) | {"recommendedDisplayRGBValue": list(plain.color)}
+    if plain.region is None:
+        described["3dSlicerLabel"] = plain.name
     if sides:
         described["Modifier"] = [
             _coded(side) | {"recommendedDisplayRGBValue": list(one.color), "3dSlicerLabel": one.name}
