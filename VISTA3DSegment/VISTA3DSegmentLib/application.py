@@ -19,12 +19,20 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
 
     from .logic.automatic import AutomaticRun
+    from .logic.click_session import Choice, ClickSession
     from .logic.engine import Engine
+    from .logic.findings import Doctor
+    from .logic.housekeeping import Housekeeping
+    from .logic.models import LoadedModel, ModelManager
+    from .logic.refinement import Refinement
     from .logic.settings import Settings
+    from .logic.setup import Setup
     from .logic.volumes import OpenedVolumes
     from .process import QProcessTransport
 
 log = logging.getLogger("vista3d.slicer")
+# The one that is there before anything was chosen and downloaded.
+_FIRST_MODEL = "mini"
 # None or one.
 _running: list[Services] = []
 
@@ -48,7 +56,7 @@ class Services:
     def __init__(self) -> None:
         find_core()
         self._closed = False
-        slicer.app.connect("aboutToQuit()", self.close)
+        slicer.app.connect("aboutToQuit()", self._on_quit)
 
     @cached_property
     def settings(self) -> Settings:
@@ -65,8 +73,46 @@ class Services:
         return Engine(self._transport, call_later)
 
     @cached_property
-    def housekeeping(self) -> Engine:
+    def housekeeping(self) -> Housekeeping:
         """A second process that never loads the network's runtime: models are managed while the other one computes."""
+        from .logic.housekeeping import Housekeeping
+
+        return Housekeeping(self._housekeeping_engine)
+
+    @cached_property
+    def models(self) -> ModelManager:
+        """The models on this computer."""
+        from .logic.models import ModelManager
+
+        return ModelManager(self.housekeeping)
+
+    @cached_property
+    def loaded_model(self) -> LoadedModel:
+        """What the chosen model knows."""
+        from .logic.models import LoadedModel
+
+        return LoadedModel(self.engine)
+
+    @cached_property
+    def doctor(self) -> Doctor:
+        """Looks at the computer."""
+        from .logic.findings import Doctor
+
+        return Doctor(self.housekeeping)
+
+    @cached_property
+    def setup(self) -> Setup:
+        """Knows what is missing, and installs it."""
+        from .installing import REQUIREMENTS, slicers_tools
+        from .logic.setup import Setup
+
+        setup = Setup(slicers_tools(), self.settings, REQUIREMENTS)
+        setup.watch(self.engine)
+        setup.installed.connect(self.engine.stop)
+        return setup
+
+    @cached_property
+    def _housekeeping_engine(self) -> Engine:
         from .logic.engine import Engine
 
         return Engine(self._transport, call_later, compute=False)
@@ -84,11 +130,37 @@ class Services:
         from .logic.automatic import AutomaticRun
 
         subject_hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        return AutomaticRun(self.engine, self.volumes, slicer.mrmlScene, subject_hierarchy)
+        return AutomaticRun(self.engine, self.volumes, slicer.mrmlScene, subject_hierarchy, self.settings)
+
+    @cached_property
+    def refinement(self) -> Refinement:
+        """Clicks on a segment; it keeps the masks from before them for as long as the scene is open."""
+        from .logic.refinement import Refinement
+
+        return Refinement(self.engine, self.volumes)
+
+    @cached_property
+    def clicking(self) -> ClickSession:
+        """What the Segment Editor's effect does; one editor at a time uses it."""
+        from .logic.click_session import ClickSession
+
+        session = ClickSession(self.refinement, self.volumes, self.engine, self._choice)
+        self.settings.changed.connect(session.settings_changed)
+        return session
+
+    def _choice(self) -> Choice:
+        """Return what clicks are computed with."""
+        from VISTA3DCore.network.registry import REGISTRY
+
+        from .logic.click_session import Choice
+
+        model = self.settings.model or _FIRST_MODEL
+        label_set = REGISTRY[model].label_set if model in REGISTRY else "vista3d-ct"
+        return Choice(model, self.settings.device, self.catalogue(label_set))
 
     def catalogue(self, label_set: str = "vista3d-ct") -> Catalogue:
         """Return a label set."""
-        from VISTA3DCore.anatomy import catalogue
+        from VISTA3DCore.anatomy.catalogue import catalogue
 
         return catalogue(label_set)
 
@@ -105,11 +177,17 @@ class Services:
         if self._closed:
             return
         self._closed = True
-        slicer.app.disconnect("aboutToQuit()", self.close)
-        for name in ("automatic", "volumes", "engine", "housekeeping"):
+        slicer.app.disconnect("aboutToQuit()", self._on_quit)
+        for name in ("clicking", "refinement", "automatic", "volumes", "engine", "housekeeping"):
             service = self.__dict__.get(name)
             if service is not None:
                 (service.close_all if name == "volumes" else service.close)()
+
+    def _on_quit(self) -> None:
+        from .process import wait_for_ends
+
+        self.close()
+        wait_for_ends()
 
     def _transport(self) -> QProcessTransport:
         from VISTA3DCore.worker.environment import worker_command

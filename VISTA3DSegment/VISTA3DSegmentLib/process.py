@@ -21,6 +21,12 @@ _PATIENCE_MS = 5000
 _closing: set[QProcessTransport] = set()
 
 
+def wait_for_ends(patience_ms: int = 2000) -> None:
+    """See the processes that were closed end, or end them; only for the application's own end, because it waits."""
+    for one in list(_closing):
+        one.wait_for_end(patience_ms)
+
+
 class QProcessTransport:
     """A :class:`VISTA3DCore.worker.transports.Transport` over ``qt.QProcess``.
 
@@ -82,6 +88,12 @@ class QProcessTransport:
         _closing.add(self)
         self._process.closeWriteChannel()
         qt.QTimer.singleShot(_PATIENCE_MS, self.kill)
+
+    def wait_for_end(self, patience_ms: int) -> None:
+        """Wait until the process has ended, for some milliseconds; then kill it."""
+        if not self._over and not self._process.waitForFinished(patience_ms):
+            self._process.kill()
+            self._process.waitForFinished(patience_ms)
 
     def _read(self) -> None:
         data = self._process.readAllStandardOutput().data()

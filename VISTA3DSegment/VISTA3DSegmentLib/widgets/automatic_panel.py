@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose a volume and structures, press Segment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import qt
+from slicer.i18n import tr as _
+
+from VISTA3DCore.errors import VistaError
+
+from ..logic.settings import QUALITIES
+from ..parameters import SLICE_VIEW
+from .chosen_label import ChosenLabel
+from .message import MessageBar
+from .region_row import RegionRow
+from .run_controls import RunControls
+from .structure_selector import StructureSelector
+from .ui import chosen, fill, load, show_row
+
+if TYPE_CHECKING:
+    from VISTA3DCore.worker.protocol import ModelDetails
+
+    from ..logic.automatic import AutomaticRun, RunRequest
+    from ..logic.settings import Settings
+    from ..logic.structures import StructureChoice
+
+_ESTIMATE_PAUSE_MS = 150
+_MOST_WORDS = 12
+
+
+class AutomaticPanel:
+    """The upper part of the module's panel.
+
+    :param run: the automatic run.
+    :param choice: the structures.
+    :param settings: what the user chose last.
+    :param on_link: gets the address of a link in a message.
+    """
+
+    def __init__(
+        self,
+        run: AutomaticRun,
+        choice: StructureChoice,
+        settings: Settings,
+        on_link: Callable[[str], None] = lambda _address: None,
+    ) -> None:
+        self.widget, self.ui = load("AutomaticPanel")
+        self.run, self.choice, self._settings = run, choice, settings
+        self._setup_problem: str | None = None
+        self._models: dict[str, ModelDetails] = {}
+        self.message = MessageBar(on_link)
+        self.widget.layout().addWidget(self.message.widget)
+        self._fill()
+        self.selector = StructureSelector(self.ui.structuresSelector, choice, self.choose_in_view)
+        self._words = ChosenLabel(self.ui.chosenLabel, lambda index: choice.check([index], False))
+        self.region = RegionRow(self.ui, self.refresh)
+        self.controls = RunControls(self.ui.segmentButton, self.ui.progressBar, run, self.start)
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_ESTIMATE_PAUSE_MS)
+        self._timer.connect("timeout()", self._estimate)
+        self._connect()
+        self._show_structures()
+
+    def _fill(self) -> None:
+        qualities = {"standard": _("Standard"), "smooth": _("Smooth surfaces"), "best": _("Best (slower)")}
+        card = ("mps", _("Graphics (Apple)")) if sys.platform == "darwin" else ("cuda", _("Graphics card"))
+        devices = [("auto", _("Automatic")), card, ("cpu", _("Processor"))]
+        fill(self.ui.qualitySelector, qualities.items(), self._settings.quality)
+        fill(self.ui.deviceSelector, devices, self._settings.device)
+        fill(self.ui.modelSelector, [("", _("Looking for models…"))])
+
+    def _connect(self) -> None:
+        for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self.refresh())
+        for selector in (self.ui.deviceSelector, self.ui.qualitySelector, self.ui.modelSelector):
+            selector.connect("currentIndexChanged(int)", lambda _index: self._on_chosen())
+        self.choice.changed.connect(self._show_structures)
+        self.run.started.connect(self._on_started)
+        self.run.failed.connect(self._on_failed)
+        self.run.cancelled.connect(self._on_cancelled)
+
+    def cleanup(self) -> None:
+        """Leave nothing behind; a run goes on."""
+        self._timer.stop()
+        self.choice.changed.disconnect(self._show_structures)
+        self.run.started.disconnect(self._on_started)
+        self.run.failed.disconnect(self._on_failed)
+        self.run.cancelled.disconnect(self._on_cancelled)
+        self.controls.cleanup()
+        self.selector.cleanup()
+
+    def set_scene(self, scene: Any) -> None:
+        """Offer the nodes of a scene; None offers none."""
+        for selector in (self.ui.volumeSelector, self.ui.segmentationSelector, self.ui.roiSelector):
+            selector.setMRMLScene(scene)
+
+    def set_models(self, models: Sequence[ModelDetails]) -> None:
+        """Offer models; at first the largest one that is on this computer."""
+        self._models = {one.name: one for one in models}
+        here = sorted((one for one in models if one.path is not None), key=lambda one: one.size)
+        first = self._settings.model or (here[-1].name if here else "")
+        fill(self.ui.modelSelector, [(one.name, _title(one)) for one in models], first)
+        for row, model in enumerate(models):
+            self.ui.modelSelector.setItemData(row, model.title, qt.Qt.ToolTipRole)
+        self.refresh()
+
+    def set_setup_problem(self, sentence: str | None) -> None:
+        """Keep the user from starting while something is missing."""
+        self._setup_problem = sentence
+        self.refresh()
+
+    @property
+    def model(self) -> str:
+        """The chosen model's name."""
+        return chosen(self.ui.modelSelector)
+
+    @property
+    def device(self) -> str:
+        """Where to compute."""
+        return chosen(self.ui.deviceSelector)
+
+    @property
+    def model_is_here(self) -> bool:
+        """Whether the chosen model is on this computer."""
+        model = self._models.get(self.model)
+        return model is not None and model.path is not None
+
+    @property
+    def volume(self) -> Any:
+        """The chosen volume node, or None."""
+        return self.ui.volumeSelector.currentNode()
+
+    # Starting
+
+    def request(self) -> RunRequest:
+        """Return what the user asks for.
+
+        :raises InputError: if the region misses the volume.
+        """
+        from ..logic.automatic import RunRequest
+
+        preset, restoration = QUALITIES[chosen(self.ui.qualitySelector)]
+        return RunRequest(
+            volume=self.volume,
+            structures=tuple(self.choice.checked),
+            model=self.model,
+            device=self.device,
+            preset=preset,
+            restoration=restoration,
+            region=None if self.volume is None else self.region.region(self.volume),
+            segmentation=self.ui.segmentationSelector.currentNode(),
+        )
+
+    def start(self) -> None:
+        """Start the run, or say why it cannot start."""
+        try:
+            request = self.request()
+        except VistaError as error:
+            self.message.show(str(error))
+            return
+        self.message.clear()
+        self.run.start(request)
+
+    def problem(self) -> str | None:
+        """Return why nothing can be started, in a sentence, or None."""
+        if self._setup_problem:
+            return self._setup_problem
+        if not self._models:
+            return _("Looking for models…")
+        if not self.model_is_here:
+            return _("This model is not on this computer yet; Setup has it.")
+        try:
+            return self.region.problem() or self.request().problem()
+        except VistaError as error:
+            return str(error)
+
+    def refresh(self) -> None:
+        """Look again, in a moment, what can be started and how long it will take."""
+        self._timer.start()
+
+    def choose_in_view(self) -> None:
+        """Choose the structures of the segmentation that the slice views show; without any, all in the first view."""
+        from ..logic.in_view import structures_in_view
+
+        segmentation, views = self.ui.segmentationSelector.currentNode(), self.region.slice_nodes()
+        found: tuple[int, ...] = ()
+        if segmentation is not None and self.volume is not None:
+            try:
+                found = structures_in_view(segmentation, self.volume, views, self.choice.catalogue)
+            except VistaError as error:
+                self.message.show(str(error))
+                return
+        if found:
+            self.choice.check_only(found)
+        else:
+            self.choice.check_everything()
+            self.region.show(SLICE_VIEW, self.region.view)
+
+    # What is shown
+
+    def _show_structures(self) -> None:
+        words = [(structure.index, structure.display_name) for structure in self.choice.chips(_MOST_WORDS)]
+        show_row(bool(words), self.ui.chosenSpace)
+        self._words.show(words)
+        self.refresh()
+
+    def _estimate(self) -> None:
+        problem = self.problem()
+        self.controls.forbid(problem)
+        text = problem if problem else self.run.estimate(self.request())
+        self.ui.estimateLabel.text = text or ""
+        self.ui.estimateLabel.setVisible(bool(text) and not self.run.running)
+
+    def _on_chosen(self) -> None:
+        self._settings.model = self.model or self._settings.model
+        self._settings.device = self.device
+        self._settings.quality = chosen(self.ui.qualitySelector)
+        self.refresh()
+
+    def _on_started(self) -> None:
+        self.message.clear()
+        self.choice.note_use()
+        self.ui.estimateLabel.setVisible(False)
+
+    def _on_failed(self, sentence: str) -> None:
+        self.message.show(sentence)
+        self.refresh()
+
+    def _on_cancelled(self) -> None:
+        self.message.show(_("Cancelled; nothing was changed."), "note")
+        self.refresh()
+
+
+def _title(model: ModelDetails) -> str:
+    """Return a model's title, short enough for the panel; the whole one is its tool tip."""
+    short = model.title.partition(":")[0]
+    return short if model.path is not None else _("{title} (not here yet)").format(title=short)

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module's panel: choose and segment, refine, results, setup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from ..logic.setup import READY
+from ..logic.structures import StructureChoice
+from .automatic_panel import AutomaticPanel
+from .refine_panel import RefinePanel
+from .results_panel import ResultsPanel
+from .setup_panel import SetupPanel
+from .ui import load
+
+if TYPE_CHECKING:
+    from VISTA3DCore.worker.protocol import LoadResult
+
+    from ..application import Services
+    from ..parameters import PanelParameters
+
+_SETUP = "setup"
+
+
+class ModulePanel:
+    """Puts the parts together: each of them knows only its own logic.
+
+    :param services: of the application.
+    :param scene: the scene of the application.
+    """
+
+    def __init__(self, services: Services, scene: slicer.vtkMRMLScene) -> None:
+        self.widget, self.ui = load("VISTA3DSegment")
+        self._services, self._scene = services, scene
+        self._parameters: PanelParameters | None = None
+        self._gui_tag: int | None = None
+        self._observation: int | None = None
+        self._entered = False
+        self.choice = StructureChoice(services.settings)
+        self.automatic = AutomaticPanel(services.automatic, self.choice, services.settings, self._on_link)
+        self.refine, self.results = RefinePanel(), ResultsPanel()
+        self.setup = SetupPanel(services.setup, services.models, services.doctor, services.settings)
+        self._arrange()
+        self._connect()
+
+    def _arrange(self) -> None:
+        self.widget.layout().insertWidget(0, self.automatic.widget)
+        self.ui.refineSection.layout().addWidget(self.refine.widget)
+        self.ui.resultsSection.layout().addWidget(self.results.widget)
+        self.ui.setupSection.layout().addWidget(self.setup.widget)
+        self.automatic.set_scene(self._scene)
+        self.refine.set_scene(self._scene)
+        layout = slicer.app.layoutManager()
+        if layout is not None:
+            views = list(layout.sliceViewNames())
+            self.automatic.region.set_views(views, lambda name: layout.sliceWidget(name).mrmlSliceNode())
+        self._show_models()
+
+    def _connect(self) -> None:
+        self.ui.refineSection.connect("contentsCollapsed(bool)", self._on_refine_folded)
+        self.ui.setupSection.connect("contentsCollapsed(bool)", lambda folded: None if folded else self.setup.open())
+        self.automatic.ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._on_volume())
+        self.automatic.ui.segmentationSelector.connect(
+            "currentNodeChanged(vtkMRMLNode*)", lambda _node: self._show_result()
+        )
+        for selector in (self.automatic.ui.modelSelector, self.automatic.ui.deviceSelector):
+            selector.connect("currentIndexChanged(int)", lambda _index: self._load_model())
+        self._listeners = [
+            (self._services.automatic.finished, self._on_finished),
+            (self._services.engine.reported, self._on_reported),
+            (self._services.engine.noticed, self._on_noticed),
+            (self._services.engine.state_changed, self._on_engine_state),
+            (self._services.setup.changed, self._on_setup_changed),
+            (self._services.models.listed, self._show_models),
+            (self._services.loaded_model.loaded, self._on_model_loaded),
+            (self.choice.changed, self._store_structures),
+        ]
+        for signal, listener in self._listeners:
+            signal.connect(listener)
+
+    def cleanup(self) -> None:
+        """Leave nothing behind; the services go on."""
+        self.set_parameters(None)
+        for signal, listener in self._listeners:
+            signal.disconnect(listener)
+        for part in (self.automatic, self.refine, self.setup):
+            part.cleanup()
+        self.automatic.set_scene(None)
+
+    # Life
+
+    def enter(self) -> None:
+        """The module is shown: get everything ready in the background."""
+        self._entered = True
+        self._on_setup_changed()
+        self._services.models.refresh()
+        if self._services.setup.state().kind == READY:
+            self._services.engine.start()
+        if not self.ui.refineSection.collapsed:
+            self._open_editor()
+
+    def exit(self) -> None:
+        """Another module is shown."""
+        self._entered = False
+        if not self.ui.refineSection.collapsed:
+            self.refine.exit()
+
+    def scene_closing(self) -> None:
+        """The scene is about to be emptied."""
+        self.refine.scene_closing()
+        self.results.show(None, None)
+        self.automatic.message.clear()
+
+    def scene_closed(self) -> None:
+        """The scene was emptied, or another one loaded."""
+        self.refine.scene_closed()
+        self.automatic.refresh()
+
+    # The scene's parameters
+
+    def set_parameters(self, parameters: PanelParameters | None) -> None:
+        """Show the choices of a scene, and keep them in it from now on; None lets go of them."""
+        if self._parameters is not None:
+            self._parameters.disconnectGui(self._gui_tag)
+            self._parameters.RemoveObserver(self._observation)
+        self._parameters = None
+        if parameters is None:
+            return
+        if parameters.volume is None:
+            parameters.volume = self._first_volume()
+        self.automatic.region.show(parameters.region, parameters.view)
+        self.choice.check_only(list(parameters.structures))
+        self._parameters = parameters
+        self._gui_tag = parameters.connectGui(self.automatic.ui)
+        self._observation = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
+        self._show_result()
+
+    def _first_volume(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """Return the volume that the user most probably means: the one in the slice views, else the first."""
+        from ..mrml.volumes import usable_volumes
+
+        shown = slicer.app.applicationLogic().GetSelectionNode()
+        usable = usable_volumes(self._scene)
+        identity = None if shown is None else shown.GetActiveVolumeID()
+        return next((one for one in usable if one.GetID() == identity), usable[0] if usable else None)
+
+    def _on_parameters(self, _caller: Any, _event: Any) -> None:
+        self.automatic.refresh()
+
+    def _store_structures(self) -> None:
+        if self._parameters is not None:
+            self._parameters.structures = list(self.choice.checked)
+
+    # What happens elsewhere
+
+    def _on_finished(
+        self, segmentation: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str], notes: Sequence[str]
+    ) -> None:
+        if self._parameters is not None:
+            self._parameters.segmentation = segmentation
+        self._show_result()
+        self.results.report(segment_ids, notes)
+        self.ui.resultsSection.collapsed = False
+        self.automatic.refresh()
+
+    def _on_reported(self, sentence: str) -> None:
+        self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")))
+
+    def _on_noticed(self, sentence: str) -> None:
+        self.automatic.message.show(sentence, "note")
+
+    def _on_engine_state(self, state: str) -> None:
+        if state == "ready":
+            self._show_models()
+
+    def _on_setup_changed(self) -> None:
+        state = self._services.setup.state()
+        self.automatic.set_setup_problem(None if state.kind == READY else state.text)
+        if state.kind != READY:
+            self.ui.setupSection.collapsed = False
+
+    def _on_link(self, address: str) -> None:
+        if address == _SETUP:
+            self.ui.setupSection.collapsed = False
+
+    def _on_refine_folded(self, folded: bool) -> None:
+        if self._entered:
+            self.refine.exit() if folded else self._open_editor()
+
+    def _open_editor(self) -> None:
+        self.refine.enter()
+        self._show_result()
+        self.refine.activate()
+
+    def _on_volume(self) -> None:
+        self._show_result()
+        self._load_model()
+
+    def _show_result(self) -> None:
+        segmentation = self.automatic.ui.segmentationSelector.currentNode()
+        self.results.show(segmentation, self.automatic.volume)
+        if self._entered and not self.ui.refineSection.collapsed:
+            self.refine.show_segmentation(segmentation, self.automatic.volume)
+
+    def _show_models(self) -> None:
+        self.automatic.set_models(self._services.models.models)
+        self._load_model()
+
+    def _load_model(self) -> None:
+        """Load the chosen model ahead of its first use, once there is a volume to use it on."""
+        wanted = self._entered and self.automatic.volume is not None and self.automatic.model_is_here
+        if wanted and self._services.setup.state().kind == READY:
+            self._services.loaded_model.load(self.automatic.model, self.automatic.device)
+
+    def _on_model_loaded(self, result: LoadResult) -> None:
+        self.choice.use_model(result.label_set, result.available)

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be done with a result: volumes, surfaces, files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .ui import load
+
+if TYPE_CHECKING:
+    from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+
+_STATISTICS, _EXPORT_SETTINGS = "SegmentStatistics", "ExportSegmentsToFiles"
+
+
+class ResultsPanel:
+    """Buttons for the present segmentation; every tool they open is Slicer's own, already filled in."""
+
+    def __init__(self) -> None:
+        self.widget, self.ui = load("ResultsPanel")
+        self._segmentation: vtkMRMLSegmentationNode | None = None
+        self._volume: vtkMRMLScalarVolumeNode | None = None
+        self.ui.statisticsButton.connect("clicked(bool)", lambda _checked: self.open_statistics())
+        self.ui.exportButton.connect("clicked(bool)", lambda _checked: self.export())
+        self.ui.hintLabel.connect("linkActivated(QString)", slicer.util.selectModule)
+        self.show(None, None)
+
+    def show(self, segmentation: vtkMRMLSegmentationNode | None, volume: vtkMRMLScalarVolumeNode | None) -> None:
+        """Offer what can be done with a segmentation; None empties the panel."""
+        self._segmentation, self._volume = segmentation, volume
+        self.ui.show3DButton.setSegmentationNode(segmentation)
+        for button in (self.ui.show3DButton, self.ui.statisticsButton, self.ui.exportButton):
+            button.enabled = segmentation is not None
+        if segmentation is None:
+            self.ui.summaryLabel.text = _("Nothing was segmented yet.")
+        else:
+            self._count()
+
+    def report(self, segment_ids: Sequence[str], notes: Sequence[str]) -> None:
+        """Say what a run has brought.
+
+        :param notes: sentences of the engine, e.g. about structures that were not found.
+        """
+        done = _("{count} structures were segmented.").format(count=len(segment_ids))
+        if len(segment_ids) == 1:
+            done = _("One structure was segmented.")
+        self.ui.summaryLabel.text = "\n".join([done, *notes])
+
+    def open_statistics(self) -> None:
+        """Open Segment Statistics with the segmentation and the volume chosen."""
+        module = slicer.util.getModuleWidget(_STATISTICS)
+        module.segmentationSelector.setCurrentNode(self._segmentation)
+        module.scalarSelector.setCurrentNode(self._volume)
+        slicer.util.selectModule(_STATISTICS)
+
+    def export(self) -> None:
+        """Open Slicer's dialog that writes segments as surfaces or label maps."""
+        dialog = qt.QDialog(self.widget)
+        dialog.windowTitle = _("Export segments to files")
+        dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
+        options = slicer.qMRMLSegmentationFileExportWidget()
+        options.setMRMLScene(slicer.mrmlScene)
+        options.setSegmentationNode(self._segmentation)
+        options.settingsKey = _EXPORT_SETTINGS
+        options.connect("exportToFilesDone()", dialog.accept)
+        layout = qt.QVBoxLayout(dialog)
+        layout.addWidget(options)
+        dialog.open()
+
+    def _count(self) -> None:
+        count = self._segmentation.GetSegmentation().GetNumberOfSegments()
+        name = self._segmentation.GetName()
+        self.ui.summaryLabel.text = _("{name}: {count} segments").format(name=name, count=count)
