@@ -17,6 +17,11 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/doctor.py
   VISTA3DCore/cli/engine.py
   VISTA3DCore/cli/evaluate.py
+  VISTA3DCore/cli/evaluate_clicks.py
+  VISTA3DCore/cli/evaluate_compare.py
+  VISTA3DCore/cli/evaluate_options.py
+  VISTA3DCore/cli/evaluate_paper.py
+  VISTA3DCore/cli/evaluation.py
   VISTA3DCore/cli/main.py
   VISTA3DCore/cli/models.py
   VISTA3DCore/cli/outputs.py
@@ -30,13 +35,23 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/tables.py
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
+  VISTA3DCore/evaluation/campaign.py
   VISTA3DCore/evaluation/clicking.py
+  VISTA3DCore/evaluation/comparison.py
   VISTA3DCore/evaluation/data_list.py
+  VISTA3DCore/evaluation/metrics.py
+  VISTA3DCore/evaluation/paper_table.py
+  VISTA3DCore/evaluation/picture.py
+  VISTA3DCore/evaluation/protocols.py
   VISTA3DCore/evaluation/references.py
   VISTA3DCore/evaluation/report.py
+  VISTA3DCore/evaluation/reporting.py
+  VISTA3DCore/evaluation/results.py
   VISTA3DCore/evaluation/simulation.py
   VISTA3DCore/evaluation/statistics.py
   VISTA3DCore/evaluation/study.py
+  VISTA3DCore/evaluation/summary.py
+  VISTA3DCore/evaluation/windowed.py
   VISTA3DCore/imaging/__init__.py
   VISTA3DCore/imaging/clicks.py
   VISTA3DCore/imaging/dicom.py
@@ -146,4 +161,5 @@ set(CORE_RESOURCES
   Resources/Models/vista3d-mini.safetensors
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
+  VISTA3DCore/evaluation/paper_table.json
   )

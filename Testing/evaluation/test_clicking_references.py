@@ -130,18 +130,18 @@ def test_damaged_json_is_one_sentence(tmp_path: Path, text: str) -> None:
 
 
 def test_cases_of_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no index\.json"):
+    with pytest.raises(InputError, match=r"neither index\.json"):
         read_cases(tmp_path, "test")
     entry = {"id": "a", "split": "test", "image": "a/ct.nii.gz", "label": "a/label.nii.gz"}
     known = {**entry, "label_names": {"1": "GTV"}, "vista3d_ids": {"2": [5, 14]}}
-    (tmp_path / "index.json").write_text(json.dumps([known, {**entry, "split": "train"}, {**entry, "label": None}]))
+    (tmp_path / "index.json").write_text(json.dumps([known, {**entry, "split": "train"}, {**entry, "id": "b", "label": None}]))
     (case,) = read_cases(tmp_path, "test")
     assert (case.name, case.labels) == ("a", tmp_path / "a" / "label.nii.gz")
-    assert case.meanings == {1: Meaning("GTV"), 2: Meaning("2", (5, 14))}
-    with pytest.raises(InputError, match="it has test, train"):
+    assert case.meanings == {1: Meaning("GTV"), 2: Meaning("right kidney + left kidney", (5, 14))}
+    with pytest.raises(InputError, match="no section 'demo'; it has: testing, training"):
         read_cases(tmp_path, "demo")
     (tmp_path / "index.json").write_text('[{"id": "a"}]')
-    with pytest.raises(InputError, match="lacks"):
+    with pytest.raises(InputError, match="lacks 'split'"):
         read_cases(tmp_path, "test")
 
 

@@ -112,7 +112,7 @@ def oracle_best_so_far(
 
     Parameters and errors as of :func:`honest`; ``seed`` fixes the random voxels.
     """
-    run = _Run(session, structure, target, base, clicks, progress, _annotated_slices(target, affine))
+    run = _Run(session, structure, target, base, clicks, progress, annotated_slices(target, affine))
     placed = _one_after_another(run, target, affine, np.random.default_rng(seed))
     run.scores[1:] = itertools.accumulate(run.scores[1:], max)
     return run.curve("oracle_best_so_far", placed)
@@ -147,7 +147,7 @@ def oracle_trials(
     run = _Run(session, structure, target, base, clicks, progress)
     rng, placed = np.random.default_rng(seed), []
     for trial in range(clicks):
-        own = _trial_clicks(target, run.shown, affine, rng, first=trial == 0)
+        own = trial_clicks(target, run.shown, affine, rng, first=trial == 0)
         run.score(own)
         placed += own
     run.scores = list(itertools.accumulate(run.scores, max))
@@ -237,10 +237,17 @@ def _one_after_another(
     return placed
 
 
-def _trial_clicks(
+def trial_clicks(
     target: np.ndarray, base: np.ndarray, affine: np.ndarray, rng: np.random.Generator, first: bool
 ) -> list[Click]:
-    """Return the clicks of one trial (upstream ``get_next_points_auto_point``)."""
+    """Return the clicks of one trial (upstream ``get_next_points_auto_point``).
+
+    The first one clicks a random voxel of the target; every further one a random voxel of the largest miss or, where
+    the largest spill is at least as large, of that spill and of the target.
+
+    :param target: bool [i, j, k], not empty.
+    :param base: bool [i, j, k], the automatic result.
+    """
     missed, spilled = (None, None) if first else largest_errors(target, base, affine)
     if missed is not None and (spilled is None or missed.voxel_count() > spilled.voxel_count()):
         return [random_click(missed, affine, rng)]
@@ -248,7 +255,7 @@ def _trial_clicks(
     return [random_click(target, affine, rng), *negative]
 
 
-def _annotated_slices(target: np.ndarray, affine: np.ndarray) -> np.ndarray:
+def annotated_slices(target: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Return a bool array that broadcasts to [i, j, k]: the axial slices that hold some reference."""
     axial = ras_orientation(affine)[0][2]
     return target.any(axis=tuple(axis for axis in range(3) if axis != axial), keepdims=True)

@@ -19,6 +19,7 @@ A folder of cases with an ``index.json`` (a list of entries that each say what t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -38,7 +39,7 @@ _IMAGE_TYPES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 class DataItem:
     """One image with what belongs to it. Files need not exist.
 
-    :param name: for messages; unique in its list.
+    :param name: for messages; unique in its section.
     :param image: the CT, or a folder with its DICOM series.
     :param label: label map; None if there is none.
     :param classes: label value -> indices of the structures that it stands for; several where the value is a union,
@@ -99,18 +100,21 @@ class DataList:
         return self.sections[key]
 
 
-def read_data_list(path: str | PathLike[str], label_set: str = "vista3d-ct") -> DataList:
+def read_data_list(
+    path: str | PathLike[str], label_set: str = "vista3d-ct", instead: Mapping[str, Any] | None = None
+) -> DataList:
     """Read a data list.
 
     :param path: a JSON file, or a folder that holds ``index.json`` or ``dataset.json``.
     :param label_set: the catalogue whose names and indices ``labels`` uses.
+    :param instead: values that replace those of a list in MONAI's layout, such as ``name``, ``root`` or ``labels``.
     :raises InputError: if the file cannot be read or does not have the form of a list.
     """
     file = _file_of(Path(path))
     content = read_json(file)
     reader = _Reader(file, catalogue(label_set))
     if isinstance(content, dict):
-        return reader.decathlon(content)
+        return reader.decathlon({**content, **(instead or {})})
     if isinstance(content, list):
         return reader.index(content)
     raise InputError(f"'{file}' is no data list; it must hold 'training' or 'testing' with images and labels.")
@@ -166,12 +170,14 @@ class _Reader:
         return self._list(self._file.resolve().parent.name, items)
 
     def _list(self, name: str, sections: dict[str, tuple[DataItem, ...]]) -> DataList:
-        names = [item.name for items in sections.values() for item in items]
-        twice = next((one for one in names if names.count(one) > 1), None)
-        if twice is not None:
-            raise InputError(
-                f"The data list '{self._file.name}' holds '{twice}' twice; give each entry its own 'name'."
-            )
+        for section, items in sections.items():
+            names = [item.name for item in items]
+            twice = next((one for one, count in Counter(names).items() if count > 1), None)
+            if twice is not None:
+                raise InputError(
+                    f"'{section}' of the data list '{self._file.name}' holds '{twice}' twice; "
+                    "give each entry its own 'name'."
+                )
         return DataList(name, self._file, sections)
 
     def _items(self, section: str, entries: Any, defaults: Mapping[str, Any]) -> tuple[DataItem, ...]:

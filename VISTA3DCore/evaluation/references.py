@@ -1,8 +1,7 @@
-"""Reference label maps: which voxels are which structure, alone or in a folder of cases with an ``index.json``."""
+"""Reference label maps: which voxels are which structure, alone or in a data list."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.errors import InputError, UnknownStructureError
+from VISTA3DCore.evaluation.data_list import DataItem, labelled, read_data_list, read_json
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
 from VISTA3DCore.imaging.readers import read_volume
 from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
@@ -180,7 +180,7 @@ def read_meanings(path: Path, catalogue: Catalogue) -> dict[int, Meaning]:
 
     :raises InputError: if the file cannot be read or does not have this form.
     """
-    table = _read_json(path)
+    table = read_json(path)
     if not isinstance(table, dict):
         raise InputError(f'\'{path.name}\' must map label values to structures, such as {{"1": "liver"}}.')
     try:
@@ -189,40 +189,29 @@ def read_meanings(path: Path, catalogue: Catalogue) -> dict[int, Meaning]:
         raise InputError(f"'{path.name}' must map whole numbers to names, indices or lists of indices.") from error
 
 
-def read_cases(folder: Path, split: str) -> list[ReferenceCase]:
-    """Return the cases with labels of a data folder's ``index.json``.
+def read_cases(data: Path, split: str) -> list[ReferenceCase]:
+    """Return the cases with labels of one section of a data list; ``train`` and ``test`` may be said for short.
 
-    Each entry gives ``id``, ``split``, ``image``, ``label``, ``vista3d_ids`` (value -> class indices) and
-    ``label_names`` (value -> name).
-
-    :raises InputError: if there is no index or no case of this split.
+    :param data: a list, or a folder with one; see :func:`VISTA3DCore.evaluation.data_list.read_data_list`.
+    :raises InputError: if there is no list, or no labelled case in this section.
     """
-    index = folder / "index.json"
-    if not index.is_file():
-        raise InputError(f"The data folder '{folder}' has no index.json.")
-    entries = _read_json(index)
-    try:
-        cases = [_case(folder, one) for one in entries if one["split"] == split and one.get("label")]
-        splits = sorted({one["split"] for one in entries if one.get("label")})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"'{index}' lacks what an entry needs: id, split, image and label.") from error
+    data_list = read_data_list(data)
+    cases = [reference_case(item) for item in labelled(data_list.section(split))]
     if not cases:
-        raise InputError(f"The data folder '{folder}' has no labelled case in '{split}'; it has {', '.join(splits)}.")
+        held = ", ".join(name for name, items in data_list.sections.items() if labelled(items)) or "none anywhere"
+        raise InputError(f"The data list '{data_list.path}' has no labelled case in '{split}'; it has some in: {held}.")
     return cases
+
+
+def reference_case(item: DataItem) -> ReferenceCase:
+    """Return a labelled item of a data list as a case; without meanings its values are catalogue indices."""
+    meanings = {value: Meaning(item.names.get(value, str(value)), ids) for value, ids in item.classes.items()}
+    return ReferenceCase(item.name, item.image, item.label, meanings or None)
 
 
 def unique(items: Iterable) -> list:
     """Return the items without repetitions, in order."""
     return list(dict.fromkeys(items))
-
-
-def _case(folder: Path, entry: Mapping[str, Any]) -> ReferenceCase:
-    ids = entry.get("vista3d_ids") or {}
-    names = entry.get("label_names") or {}
-    meanings = {
-        int(value): Meaning(str(names.get(value, value)), tuple(ids.get(value, ()))) for value in {**names, **ids}
-    }
-    return ReferenceCase(entry["id"], folder / entry["image"], folder / entry["label"], meanings)
 
 
 def _meaning(entry: Any, catalogue: Catalogue) -> Meaning:
@@ -238,15 +227,6 @@ def _meaning(entry: Any, catalogue: Catalogue) -> Meaning:
             raise
         return Meaning(entry)
     return Meaning(structure.name, (structure.index,))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise InputError(f"'{path}' is not valid JSON ({error}).") from error
 
 
 def _segment(segment: StoredSegment, catalogue: Catalogue) -> Meaning:

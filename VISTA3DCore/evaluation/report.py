@@ -109,7 +109,7 @@ def write_curve_png(path: str | os.PathLike, curves: Sequence[Curve], title: str
     require_matplotlib()
     if not curves:
         raise InputError("There is no curve to draw.")
-    figure = _draw(curves, title)
+    figure = draw_curves(curves, title)
     write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor="white")})
 
 
@@ -151,7 +151,8 @@ def _summary(key: tuple[str, str, bool], curves: Sequence[Curve]) -> Summary:
     )
 
 
-def _draw(curves: Sequence[Curve], title: str) -> Figure:
+def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
+    """Return the picture that :func:`write_curve_png` writes; at least one curve is needed."""
     from matplotlib.figure import Figure
 
     summaries = summarise(curves)

@@ -1,0 +1,259 @@
+"""``vista3d evaluate clicks``: Dice against the number of clicks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from VISTA3DCore.cli import engine
+from VISTA3DCore.cli import evaluate_options as options
+from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.outputs import check_extra
+from VISTA3DCore.cli.reporting import Reporter
+from VISTA3DCore.cli.segment import Preset, Restoration
+from VISTA3DCore.cli.staging import Staging
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.progress import Progress
+
+if TYPE_CHECKING:
+    from VISTA3DCore.evaluation.clicking import Curve
+    from VISTA3DCore.evaluation.references import ReferenceCase
+    from VISTA3DCore.evaluation.report import Summary
+    from VISTA3DCore.evaluation.study import Plan
+    from VISTA3DCore.inference.session import Segmenter
+
+
+class Protocol(str, Enum):
+    """How clicks are simulated and counted."""
+
+    honest = "honest"
+    oracle_best_so_far = "oracle_best_so_far"
+    oracle_trials = "oracle_trials"
+
+
+class Start(str, Enum):
+    """What the first click meets."""
+
+    automatic = "automatic"
+    nothing = "nothing"
+
+
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="FILE.csv", help="Every number: a row per structure and click.")
+]
+Image = Annotated[Path | None, typer.Option("--image", "-i", metavar="CT", help="The CT, as for 'segment'.")]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference", "-r", metavar="LABELS", help="Label map on the grid of the CT (value = index), or .seg.nrrd."
+    ),
+]
+LabelsJson = Annotated[
+    Path | None,
+    typer.Option("--labels-json", metavar="FILE.json", help='What the values mean instead: {"1": "liver"}.'),
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="LIST|FOLDER", help="A data list, or a folder with one, not one image.")
+]
+Split = Annotated[str, typer.Option("--split", metavar="NAME", help="Which cases of --data.")]
+Number = Annotated[int, typer.Option("--clicks", "-n", min=1, help="How many clicks are set.")]
+Protocols = Annotated[
+    list[Protocol], typer.Option("--protocol", "-p", help="How clicks are set and counted; may be repeated.")
+]
+Starts = Annotated[
+    list[Start],
+    typer.Option("--start", "-s", help="What the first click meets; may be repeated.", show_default="automatic"),
+]
+ZeroShot = Annotated[
+    bool, typer.Option("--zero-shot", help="Tell the model no class, as for an object that it never saw.")
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw mean Dice against the number of clicks.")
+]
+
+
+def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
+    output: Output,
+    image: Image = None,
+    reference: LabelMap = None,
+    labels_json: LabelsJson = None,
+    data: Data = None,
+    split: Split = "test",
+    classes: options.Classes = ["everything"],  # noqa: B006 - typer copies it
+    number: Number = 5,
+    protocol: Protocols = [Protocol.honest],  # noqa: B006 - typer copies it
+    start: Starts = [],  # noqa: B006 - typer copies it
+    zero_shot: ZeroShot = False,
+    seed: options.Seed = 0,
+    model: options.Model = "",
+    device: options.Device = "auto",
+    preset: options.AutomaticPreset = Preset.paper,
+    restoration: options.AutomaticRestoration = Restoration.smooth,
+    plot: Plot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the curves as JSON for programs.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Simulate clicks that correct a segmentation, and measure Dice after each.
+
+    *honest* is what a user experiences: clicks on the largest error of the mask shown, every result kept, better or
+    worse. The two *oracle* protocols are those of the VISTA3D paper; they look at the reference to keep the best
+    result only: *oracle_best_so_far* (its zero-shot evaluation) and *oracle_trials* (automatic result plus trials).
+
+    **Examples**
+
+    - `vista3d evaluate clicks -i ct.nii.gz -r labels.nii.gz -c liver,spleen -o clicks.csv --plot clicks.png`
+    - `vista3d evaluate clicks -i ct.nii.gz -r labels.nii.gz -s automatic -s nothing -n 10 -o clicks.csv`
+    - `vista3d evaluate clicks --data cases/ --split test --zero-shot -o lesions.csv`
+    """
+    _check_outputs(output, plot)
+    source = _Source(image, reference, labels_json, data, split)
+    source.check()
+    plan = _plan(classes, protocol, start, number, zero_shot, preset, restoration, seed)
+    with spoken_warnings() as notes, Reporter(quiet) as reporter:
+        model = model or engine.default_model()
+        if not zero_shot:
+            engine.Wishes(classes=plan.classes, model=model).check()
+        curves = _measure(source, plan, model, device, reporter.progress, quiet)
+        files = _write(output, plot, curves, source.title, reporter.progress)
+    if as_json:
+        print_json(_as_json(curves, model, files, notes))
+    elif not quiet:
+        _show(curves, files)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where images and references come from, as typed."""
+
+    image: Path | None
+    reference: Path | None
+    labels_json: Path | None
+    data: Path | None
+    split: str
+
+    def check(self) -> None:
+        """:raises InputError: if it is neither one image with its reference nor a folder."""
+        if (self.data is None) == (self.image is None and self.reference is None):
+            raise InputError("Give either --image with --reference, or a folder of cases with --data.")
+        if self.data is None and (self.image is None or self.reference is None):
+            raise InputError("An image and its reference belong together; give both --image and --reference.")
+        if self.data is not None and self.labels_json is not None:
+            raise InputError("--labels-json belongs to --reference; a folder's index.json says what its labels mean.")
+
+    @property
+    def title(self) -> str:
+        return self.image.name if self.image else f"{self.data.resolve().name}, {self.split} cases"
+
+    def cases(self, segmenter: Segmenter) -> list[ReferenceCase]:
+        from VISTA3DCore.evaluation.references import ReferenceCase, read_cases, read_meanings
+
+        if self.data is not None:
+            return read_cases(self.data, self.split)
+        meanings = read_meanings(self.labels_json, segmenter.catalogue) if self.labels_json else None
+        return [ReferenceCase(self.image.name, self.image, self.reference, meanings)]
+
+
+def _check_outputs(output: Path, plot: Path | None) -> None:
+    check_extra(output, "the curves", ".csv")
+    if plot is not None:
+        from VISTA3DCore.evaluation.report import require_matplotlib
+
+        check_extra(plot, "the plot", ".png")
+        require_matplotlib()
+
+
+def _plan(
+    classes: list[str],
+    protocols: list[Protocol],
+    starts: list[Start],
+    number: int,
+    zero_shot: bool,
+    preset: Preset,
+    restoration: Restoration,
+    seed: int,
+) -> Plan:
+    from VISTA3DCore.evaluation.study import Plan
+
+    usual = Start.nothing if zero_shot else Start.automatic
+    return Plan(
+        classes=options.names_in(classes),
+        protocols=tuple(dict.fromkeys(one.value for one in protocols)),
+        starts=tuple(dict.fromkeys(one.value for one in starts or [usual])),
+        clicks=number,
+        zero_shot=zero_shot,
+        preset=preset.value,
+        restoration=restoration.value,
+        seed=seed,
+    )
+
+
+def _measure(source: _Source, plan: Plan, model: str, device: str, progress: Progress, quiet: bool) -> list[Curve]:
+    progress.update(0.0, "Loading the model")
+    from VISTA3DCore.evaluation.study import evaluate_case, evaluate_cases
+    from VISTA3DCore.inference.session import Segmenter
+
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress.part(0.0, 0.03))
+    cases = source.cases(segmenter)
+    if not quiet:
+        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+    work = progress.part(0.03, 0.98)
+    if source.data is None:
+        return evaluate_case(segmenter, cases[0], plan, work)
+    return evaluate_cases(segmenter, cases, plan, work)
+
+
+def _write(output: Path, plot: Path | None, curves: list[Curve], title: str, progress: Progress) -> list[Path]:
+    from VISTA3DCore.evaluation.report import write_curve_png, write_curves_csv
+
+    progress.update(0.98, "Writing the results")
+    with Staging() as staging:
+        write_curves_csv(staging.path(output), curves)
+        if plot is not None:
+            write_curve_png(staging.path(plot), curves, f"Dice against clicks: {title}")
+        progress.check()
+        return staging.commit()
+
+
+def _as_json(curves: list[Curve], model: str, files: list[Path], notes: list[str]) -> dict[str, Any]:
+    from VISTA3DCore.evaluation.report import summarise
+
+    return {
+        "model": model,
+        "files": [str(file) for file in files],
+        "notes": notes,
+        "summaries": [asdict(summary) for summary in summarise(curves)],
+        "curves": [asdict(curve) for curve in curves],
+    }
+
+
+def _show(curves: list[Curve], files: list[Path]) -> None:
+    from VISTA3DCore.evaluation.report import summarise
+
+    for summary in summarise(curves):
+        time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
+        out.print(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
+        out.print(_table([curve for curve in curves if summary.holds(curve)], summary))
+    for file in files:
+        say(f"Wrote {file}")
+
+
+def _table(curves: list[Curve], summary: Summary) -> Table:
+    """Return Dice after each click: a row per structure, the mean at the end."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    several = len({curve.case for curve in curves}) > 1
+    if several:
+        table.add_column("case", no_wrap=True)
+    table.add_column("structure", style="bold", no_wrap=True)
+    for clicks in range(len(summary.mean)):
+        table.add_column(f"{clicks}", justify="right")
+    for curve in curves:
+        table.add_row(*([curve.case] if several else []), curve.structure, *map("{:.2f}".format, curve.dice))
+    table.add_section()
+    table.add_row(*([""] if several else []), f"mean of {summary.count}", *map("{:.2f}".format, summary.mean))
+    return table

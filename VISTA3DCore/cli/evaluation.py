@@ -1,0 +1,168 @@
+"""What the commands of ``vista3d evaluate`` that measure whole lists share: load the model, measure, write, show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+
+from VISTA3DCore.cli import engine
+from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.reporting import Reporter
+from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.progress import Progress
+
+if TYPE_CHECKING:
+    from VISTA3DCore.evaluation.campaign import Evaluation, Task
+    from VISTA3DCore.evaluation.protocols import Settings
+    from VISTA3DCore.inference.session import Segmenter
+
+
+@dataclass(frozen=True)
+class Job:
+    """Cases that are measured alike.
+
+    :param source: where they come from, for the report.
+    """
+
+    source: str
+    tasks: Sequence[Task]
+    settings: Settings
+
+
+Extra = Callable[["Evaluation", dict[str, str]], "dict[str, bytes]"]
+"""From what was measured and the facts about it to further files of the report: name -> content."""
+
+
+def lists(data: Sequence[Path], section: str, fold: int | None, settings: Settings) -> list[Job]:
+    """Return the cases of data lists.
+
+    :raises InputError: if a list cannot be read or used, or two have the same name.
+    """
+    from VISTA3DCore.evaluation.campaign import tasks_of
+    from VISTA3DCore.evaluation.data_list import read_data_list
+
+    found = [read_data_list(path) for path in data]
+    names = [one.name for one in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"Two data lists have the same name ({', '.join(names)}); give each its own 'name'.")
+    where = section if fold is None else f"{section}, fold {fold}"
+    return [Job(f"{one.name} ({where})", tasks_of(one, section, fold), settings) for one in found]
+
+
+def run(
+    jobs: Sequence[Job],
+    folder: Path,
+    model: str,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+    extra: Extra | None = None,
+) -> None:
+    """Measure all jobs with one model, write the report and say what came out.
+
+    :raises VistaError: as the engine does; what was measured until then is kept.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"'{folder}' is a file; give the name of a folder for the report.")
+    from VISTA3DCore.evaluation.report import require_matplotlib
+
+    require_matplotlib()
+    with spoken_warnings(), Reporter(quiet) as reporter:
+        model = model or engine.default_model()
+        progress = reporter.progress
+        segmenter = _loaded(model, device, progress.part(0.0, 0.02), quiet)
+        evaluation = _measured(segmenter, jobs, folder, progress.part(0.02, 0.99))
+        files = _written(folder, segmenter, jobs, evaluation, extra)
+    if as_json:
+        print_json(_as_json(evaluation, files))
+    elif not quiet:
+        _show(evaluation, files)
+
+
+def _loaded(model: str, device: str, progress: Progress, quiet: bool) -> Segmenter:
+    from VISTA3DCore.inference.session import Segmenter
+
+    progress.update(0.0, "Loading the model")
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress)
+    if not quiet:
+        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+    return segmenter
+
+
+def _measured(segmenter: Segmenter, jobs: Sequence[Job], folder: Path, progress: Progress) -> Evaluation:
+    from VISTA3DCore.evaluation.campaign import evaluate, joined
+
+    total, done, found = sum(len(job.tasks) for job in jobs), 0, []
+    for job in jobs:
+        part = progress.part(done / total, (done + len(job.tasks)) / total)
+        found.append(evaluate(segmenter, job.tasks, job.settings, folder, part))
+        done += len(job.tasks)
+    return joined(found)
+
+
+def _written(
+    folder: Path, segmenter: Segmenter, jobs: Sequence[Job], evaluation: Evaluation, extra: Extra | None
+) -> list[Path]:
+    from VISTA3DCore.evaluation.reporting import write_report
+
+    facts = _facts(segmenter, jobs, evaluation)
+    title = f"{facts['Model'].split(' ')[0]} on {', '.join(dict.fromkeys(job.tasks[0].dataset for job in jobs))}"
+    more = extra(evaluation, facts) if extra is not None else {}
+    return write_report(folder, title, facts, evaluation, more)
+
+
+def _facts(segmenter: Segmenter, jobs: Sequence[Job], evaluation: Evaluation) -> dict[str, str]:
+    """Return what a reader must know about the numbers."""
+    provenance, settings = segmenter.provenance, jobs[0].settings
+    details = [provenance[key][:19] for key in ("revision", "hash", "version") if key in provenance]
+    honest = f"preset {settings.preset}, restoration {settings.restoration}"
+    return {
+        "Model": f"{provenance['model']} ({', '.join(details)})",
+        "Data": "; ".join(job.source for job in jobs),
+        "Cases": f"{evaluation.cases}, of which {len({(one.dataset, one.case) for one in evaluation.failures})} failed",
+        "Protocols": f"{', '.join(settings.protocols)}; variants: {', '.join(settings.variants)}",
+        "Settings": f"{honest}; at most {settings.clicks} clicks; seed {settings.seed}",
+        "Surface Dice": f"tolerance {settings.tolerance_mm:g} mm",
+    }
+
+
+def _as_json(evaluation: Evaluation, files: Sequence[Path]) -> dict[str, Any]:
+    return {
+        "files": [str(file) for file in files],
+        "resumed": evaluation.resumed,
+        "failures": [asdict(one) for one in evaluation.failures],
+        "rows": [asdict(row) for row in evaluation.rows],
+    }
+
+
+def _show(evaluation: Evaluation, files: Sequence[Path]) -> None:
+    out.print(_table(evaluation))
+    if evaluation.resumed:
+        say(f"{evaluation.resumed} of {evaluation.cases} cases were measured before.")
+    for failure in dict.fromkeys(replace(one, protocol="", variant="") for one in evaluation.failures):
+        say(f"Not measured: {failure.case} of {failure.dataset}: {failure.reason}", "yellow")
+    for file in files:
+        say(f"Wrote {file}")
+
+
+def _table(evaluation: Evaluation) -> Table:
+    from VISTA3DCore.evaluation.summary import groups_of, number, overall, protocol_title
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("dataset", style="bold")
+    table.add_column("protocol")
+    for name in ("cases", "Dice", "surface Dice", "HD95 mm", "volume error", "missed", "invented"):
+        table.add_column(name, justify="right")
+    for (dataset, protocol, variant), rows in groups_of(evaluation.rows).items():
+        one = overall(dataset, rows)
+        error = "–" if one.volume_error is None else f"{100 * one.volume_error:.0f} %"
+        scores = (number(one.dice), number(one.surface_dice), number(one.hd95_mm, ".1f"), error)
+        table.add_row(
+            dataset, protocol_title(protocol, variant), str(one.cases), *scores, f"{one.missed}", f"{one.invented}"
+        )
+    return table
