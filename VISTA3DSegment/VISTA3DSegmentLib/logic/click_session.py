@@ -86,7 +86,7 @@ class ClickSession:
         self._opening: Pending | None = None
         self._outcomes: dict[StoredClick, bool] = {}
         self._slowest_ms: float | None = None
-        self._positive = True
+        self._positive, self._text = True, ""
         self._followed: tuple | None = None
 
     # Used by one effect at a time
@@ -128,7 +128,7 @@ class ClickSession:
         self._refinement.set_target()
         self._refinement.writer = None
         self._disconnect()
-        self._followed = None
+        self._followed, self._text = None, ""
 
     def _scene_closes(self, *_args: object) -> None:
         """Forget what belongs to the scene, also if no effect is active."""
@@ -142,6 +142,11 @@ class ClickSession:
     def label_set(self) -> Catalogue:
         """The structures that can be chosen."""
         return self._choice().label_set
+
+    @property
+    def state(self) -> str:
+        """What the engine does, for people; empty when it is ready."""
+        return self._text
 
     @property
     def model(self) -> str:
@@ -261,7 +266,7 @@ class ClickSession:
         if segment is None or segment.problem() is not None:
             return
         choice = self._choice()
-        self.state_changed(_("Getting ready ..."))
+        self._tell_state(_("Getting ready ..."))
         self._opening = self._volumes.use(
             segment.volume_node, choice.model, choice.device, self._opened, self._not_opened, self._on_progress
         )
@@ -282,7 +287,7 @@ class ClickSession:
 
     def _on_progress(self, event: ProgressEvent) -> None:
         text = _("Getting ready: {stage}, {percent} %")
-        self.state_changed(text.format(stage=event.stage, percent=math.floor(100 * event.fraction)))
+        self._tell_state(text.format(stage=event.stage, percent=math.floor(100 * event.fraction)))
 
     # Following the editor
 
@@ -345,8 +350,11 @@ class ClickSession:
             signal.disconnect(listener)
 
     def _state(self, text: str) -> None:
-        if not text and self._opening is not None:
-            return
+        if text or self._opening is None:
+            self._tell_state(text)
+
+    def _tell_state(self, text: str) -> None:
+        self._text = text
         self.state_changed(text)
 
     def _tell_clicks(self, *_args: object) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -28,7 +29,6 @@ class ClickPanel:
     def __init__(self) -> None:
         self.widget, self.ui = load("ClickPanel")
         self._session: ClickSession | None = None
-        self._busy = ""
         self._object = ObjectBox(self.ui.objectBox, self._choose_object)
         self._message = MessageBar()
         self.widget.layout().insertWidget(1, self._message.widget)
@@ -43,11 +43,10 @@ class ClickPanel:
     def connect(self, session: ClickSession) -> None:
         """Show a session from now on."""
         self.disconnect()
-        self._session, self._busy = session, ""
+        self._session = session
         for signal, listener in self._session_signals(session):
             signal.connect(listener)
         self.ui.pointsSelector.setMRMLScene(slicer.mrmlScene)
-        self.ui.latencyLabel.text = ""
         self._message.clear()
         self._update()
 
@@ -75,7 +74,9 @@ class ClickPanel:
         ui.takeNegativeButton.setIcon(icon("ClickNegative"))
         ui.clickTable.verticalHeader().visible = False
         header = ui.clickTable.horizontalHeader()
-        header.setStretchLastSection(True)
+        for column in (0, 1):
+            header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(2, qt.QHeaderView.Stretch)
 
     def _widget_signals(self) -> list[tuple[Any, str, Callable[..., None]]]:
         ui = self.ui
@@ -102,7 +103,7 @@ class ClickPanel:
             (session.clicks_changed, self._show_clicks),
             (session.polarity_changed, self._show_polarity),
             (session.lock_changed, self._show_lock),
-            (session.state_changed, self._show_busy),
+            (session.state_changed, self._show_state),
             (session.answered, self._show_latency),
             (session.suggested, self._show_suggestion),
             (session.failed, self._message.show),
@@ -140,6 +141,7 @@ class ClickPanel:
         self._show_polarity()
         self._show_lock()
         if self._session is not None:
+            self.ui.latencyLabel.text = ""
             text = _("Model: {model}. It is chosen in the module VISTA3D.")
             self.ui.modelLabel.text = text.format(model=self._session.model)
             self._object.show(self._session.label_set, self._session.structure)
@@ -153,22 +155,9 @@ class ClickPanel:
     def _show_lock(self) -> None:
         self.ui.unlockButton.checked = self._session is not None and not self._session.locked
 
-    def _show_busy(self, text: str) -> None:
-        self._busy = text
-        self._show_state()
-
-    def _show_state(self) -> None:
-        problem = None if self._session is None else self._session.problem
-        self.ui.stateLabel.text = problem or self._busy or self._invitation()
-
-    def _invitation(self) -> str:
-        if self._session is None:
-            return ""
-        name = self._session.structure_name
-        thing = _("the object") if name is None else f"<b>{name}</b>"
-        if self._session.positive:
-            return _("Ready. Click on what belongs to {object}; Ctrl+click on what does not.").format(object=thing)
-        return _("Ready. Click on what does not belong to {object}; Ctrl+click on what does.").format(object=thing)
+    def _show_state(self, *_args: Any) -> None:
+        session = self._session
+        self.ui.stateLabel.text = "" if session is None else session.problem or session.state or _invitation(session)
 
     def _show_latency(self, latency_ms: float, engine_ms: float) -> None:
         text = _("Last click: {total:.2f} s, of which engine {engine:.2f} s.")
@@ -176,7 +165,7 @@ class ClickPanel:
 
     def _show_suggestion(self, _world_ras: Any, _positive: bool) -> None:
         self.ui.latencyLabel.text = _(
-            "The yellow point is the most doubtful place: click there if it belongs to the object, Ctrl+click if not."
+            "The yellow point is the most doubtful place: add it if it belongs to the object, else remove it."
         )
 
     def _show_clicks(self) -> None:
@@ -186,7 +175,6 @@ class ClickPanel:
         for number, row in enumerate(rows):
             for column, item in enumerate(_items(row)):
                 table.setItem(number, column, item)
-        table.resizeColumnsToContents()
         if rows and selected >= len(rows):
             table.selectRow(len(rows) - 1)
         self._update_buttons()
@@ -200,6 +188,15 @@ class ClickPanel:
             button.enabled = ui.clickTable.rowCount > 0
         has_points = ui.pointsSelector.currentNode() is not None
         ui.takePositiveButton.enabled = ui.takeNegativeButton.enabled = has_points
+
+
+def _invitation(session: ClickSession) -> str:
+    """Return what a click does now."""
+    name = session.structure_name
+    thing = _("the object") if name is None else f"<b>{escape(name)}</b>"
+    if session.positive:
+        return _("Ready: click what belongs to {object}, Ctrl+click what does not.").format(object=thing)
+    return _("Ready: click what does not belong to {object}, Ctrl+click what does.").format(object=thing)
 
 
 def _items(row: ClickRow) -> tuple[qt.QTableWidgetItem, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ctk
 import qt
 from slicer.i18n import tr as _
 
@@ -16,15 +17,16 @@ _NO_NAME = -1
 
 
 class ObjectBox:
-    """Chooses a structure, or an object without a name, in an editable ``QComboBox``.
+    """Chooses a structure, or an object without a name, in an editable combo box.
 
     :param box: the combo box.
     :param on_chosen: gets the index in the label set, or None, when the user has chosen.
     """
 
-    def __init__(self, box: qt.QComboBox, on_chosen: Callable[[int | None], None]) -> None:
+    def __init__(self, box: ctk.ctkComboBox, on_chosen: Callable[[int | None], None]) -> None:
         self._box, self._on_chosen = box, on_chosen
         self._label_set: Catalogue | None = None
+        box.scrollWheelEffect = ctk.ctkComboBox.NeverScroll  # scrolling the panel must not choose something else
         box.connect("activated(int)", self._activated)
         box.lineEdit().connect("returnPressed()", self._search)
         box.lineEdit().connect("editingFinished()", self._restore)
@@ -66,6 +68,7 @@ class ObjectBox:
     def _activated(self, place: int) -> None:
         value = self._box.itemData(place)
         self._restore()
+        self._box.clearFocus()  # the keys of the effect shall not be typed into it
         if value is not None:
             self._on_chosen(None if int(value) == _NO_NAME else int(value))
 
@@ -77,6 +80,7 @@ class ObjectBox:
         found = self._label_set.search(text) if self._label_set is not None else []
         if found:
             self.show(self._label_set, found[0].index)
+            self._box.clearFocus()
             self._on_chosen(found[0].index)
 
     def _restore(self) -> None:
