@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import weakref
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,16 +62,17 @@ class ArrayFolder:
         :param name: of the file; by default a new one.
         :raises OutputError: if it cannot be written, e.g. because the disk is full; nothing is left behind.
         """
-        *_, ref = self.put_in_steps(array, affine, name)
-        return ref
+        steps = self.put_in_steps(array, affine, name)
+        try:
+            while True:
+                next(steps)
+        except StopIteration as stop:
+            return stop.value
 
     def put_in_steps(
         self, array: np.ndarray, affine: np.ndarray | None = None, name: str | None = None
-    ) -> Iterator[ArrayRef | None]:
-        """As :meth:`put`, a piece at a time: None after each piece, at last the reference.
-
-        Closing the iterator before that leaves nothing behind.
-        """
+    ) -> Generator[None, None, ArrayRef]:
+        """As :meth:`put`, a piece at a time; closing the generator before its end leaves nothing behind."""
         array = np.asarray(array)
         if array.dtype.kind not in _KINDS:
             raise InputError(f"An array of type {array.dtype} cannot be sent to the engine; real numbers are needed.")
@@ -85,7 +86,7 @@ class ArrayFolder:
                 f"An array cannot be written to '{self.path}' ({reason}); free space there, or set TMPDIR to another "
                 "folder."
             ) from error
-        yield ArrayRef(name, array.shape, array.dtype.name, place)
+        return ArrayRef(name, array.shape, array.dtype.name, place)
 
     def get(self, ref: ArrayRef) -> np.ndarray:
         """Return an array, mapped read-only.

@@ -7,16 +7,17 @@ Everything happens on the main thread: the transport brings bytes by signals of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from VISTA3DCore.errors import Cancelled, VistaError
+from VISTA3DCore.errors import VistaError
 from VISTA3DCore.worker.client import Failure, ProgressEvent, Response
 from VISTA3DCore.worker.protocol import ArrayRef, Params, Result, WorkerGoneError, arrays_in
 from VISTA3DCore.worker.supervisor import Supervisor
 
 from .signals import Signal
+from .stepping import Stepping
 from .wording import for_panel, shown
 
 if TYPE_CHECKING:
@@ -91,54 +92,6 @@ class Request:
             self._done = True
             answered = self._on_result if isinstance(event, Response) else self._on_error
             answered(event.result if isinstance(event, Response) else shown(event.error))
-
-
-class Handover:
-    """An array on its way to the engine, a piece in each turn of the event loop; see :class:`Pending`."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        steps: Iterator[ArrayRef | None],
-        on_done: Callable[[ArrayRef], Any],
-        on_error: OnError,
-    ) -> None:
-        self._engine, self._steps, self._on_done, self._on_error = engine, steps, on_done, on_error
-        self._done = False
-        engine.call_later(0.0, self._advance)
-
-    @property
-    def done(self) -> bool:
-        """See :class:`Pending`."""
-        return self._done
-
-    def cancel(self) -> None:
-        """See :class:`Pending`."""
-        if not self._done:
-            self.drop()
-            self._engine.call_later(0.0, partial(self._on_error, Cancelled()))
-
-    def drop(self) -> None:
-        """See :class:`Pending`."""
-        self._done = True
-        self._steps.close()
-
-    def _advance(self) -> None:
-        if self._engine.state == "closed":
-            self.drop()
-        if self._done:
-            return
-        try:
-            ref = next(self._steps)
-        except VistaError as error:
-            self._done = True
-            self._on_error(error)
-            return
-        if ref is None:
-            self._engine.call_later(0.0, self._advance)
-            return
-        self._done = True
-        self._on_done(ref)
 
 
 class Engine:
@@ -258,7 +211,7 @@ class Engine:
         :param affine: 4x4, voxel index -> RAS mm.
         :raises VistaError: if the folder for arrays cannot be made.
         """
-        return Handover(self, self.shared.put_in_steps(array, affine), on_done, on_error)
+        return Stepping(self.shared.put_in_steps(array, affine), self._unless_over, on_done, on_error)
 
     def take_array(self, ref: ArrayRef) -> np.ndarray:
         """Return an array of a result, and delete its file; see :meth:`SharedDirectory.take`.
@@ -288,6 +241,9 @@ class Engine:
             )
             self._supervisor.on_notice = self._unless_closed(self.noticed)
         return self._supervisor
+
+    def _unless_over(self, seconds: float, function: Callable[[], None]) -> None:
+        self.call_later(seconds, lambda: None if self._closed else function())
 
     def _unless_closed(self, signal: Signal) -> Callable[[str], None]:
         return lambda text: None if self._closed else signal(for_panel(text))

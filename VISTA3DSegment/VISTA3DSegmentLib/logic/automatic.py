@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The automatic run: a volume and structures go in, segments come out; nothing is written unless all of it is there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import slicer
+import vtk
+
+from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
+from VISTA3DCore.errors import InputError, OutputError, VistaError
+from VISTA3DCore.worker.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
+
+from ..i18n import tr as _
+from ..mrml.results import write_in_steps
+from ..mrml.segments import create_segmentation
+from ..mrml.volumes import content_key, why_unusable
+from .estimates import Forecast
+from .regions import Corners, within
+from .signals import Signal
+from .stepping import Stepping
+
+if TYPE_CHECKING:
+    from VISTA3DCore.worker.client import ProgressEvent
+    from VISTA3DCore.worker.protocol import SegmentResult
+
+    from .engine import Engine, Pending
+    from .settings import Settings
+    from .volumes import OpenedVolumes
+
+log = logging.getLogger("vista3d.slicer")
+Value = TypeVar("Value")
+
+# Which parts of the progress bar belong to opening the volume, and to what comes before writing.
+_OPENING, _WRITING = 0.15, 0.97
+# So many planes are looked at in a step, and so many missing structures are named.
+_PLANES, _NAMED = 16, 6
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for.
+
+    :param structures: indices of the catalogue, names or groups.
+    :param model: a name, or the path of a weights file.
+    :param preset: ``bundle`` or ``paper``, see the engine.
+    :param restoration: ``nearest`` or ``smooth``, see the engine.
+    :param region: minimum R A S and maximum R A S in world mm; None for the whole volume.
+    :param segmentation: where the segments go; None: a new one is made when the result is there.
+    """
+
+    volume: slicer.vtkMRMLScalarVolumeNode | None
+    structures: tuple[int | str, ...]
+    model: str
+    device: str = "auto"
+    preset: str = "bundle"
+    restoration: str = "nearest"
+    region: Corners | None = None
+    segmentation: slicer.vtkMRMLSegmentationNode | None = None
+
+    def problem(self) -> str | None:
+        """Return a sentence that says why this cannot be done, or None."""
+        if sentence := why_unusable(self.volume):
+            return sentence
+        if not self.structures:
+            return _("Choose at least one structure.")
+        if not self.model:
+            return _("Choose a model; Setup has those that can be had.")
+        return None if self.region is None else _problem_of_region(self.region, self.volume)
+
+
+@dataclass(eq=False)
+class _Run:
+    """A run that is going on.
+
+    :param content: of the volume when it began.
+    :param names: of the volume and the segmentation: the nodes may be gone when they are needed.
+    :param made: a new segmentation that is being written.
+    """
+
+    request: RunRequest
+    content: Any
+    names: tuple[str, str]
+    pending: Pending | None = None
+    session: str = ""
+    made: slicer.vtkMRMLSegmentationNode | None = None
+
+
+class AutomaticRun:
+    """One run at a time.
+
+    :param subject_hierarchy: where new segmentations get their place, if there is one.
+    :param settings: where measured times are kept.
+
+    Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; then exactly one of
+    ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        volumes: OpenedVolumes,
+        scene: slicer.vtkMRMLScene,
+        subject_hierarchy: slicer.vtkMRMLSubjectHierarchyNode | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self.started, self.progressed, self.finished = Signal(), Signal(), Signal()
+        self.failed, self.cancelled = Signal(), Signal()
+        self._engine, self._volumes, self._scene = engine, volumes, scene
+        self._subject_hierarchy, self._forecast = subject_hierarchy, Forecast(engine, volumes, settings)
+        self._run: _Run | None = None
+        self._observers: list[int] = []
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is going on."""
+        return self._run is not None
+
+    def start(self, request: RunRequest) -> None:
+        """Start a run; what is wrong with the request is told by ``failed``.
+
+        :raises InputError: if one is going on.
+        """
+        if self._run is not None:
+            raise InputError(_("A run is going on; cancel it first."))
+        if sentence := request.problem():
+            self.failed(sentence)
+            return
+        run = self._run = _Run(request, content_key(request.volume), _names(request))
+        self._observe()
+        self.started()
+        self.progressed(0.0, self._first_words(), None)
+        run.pending = self._volumes.use(
+            request.volume, request.model, request.device, self._on_opened, self._on_error, self._on_opening
+        )
+
+    def cancel(self) -> None:
+        """Stop at once; nothing is written."""
+        if self._drop():
+            self.cancelled()
+
+    def close(self) -> None:
+        """Stop without a signal, e.g. because the application ends."""
+        self._drop()
+
+    def estimate(self, request: RunRequest) -> str | None:
+        """Return how long a run would take, in words; None if nothing can be said, or nothing is asked for."""
+        return None if request.problem() is not None else self._forecast.in_words(request)
+
+    # The course of a run
+
+    def _on_opening(self, event: ProgressEvent) -> None:
+        network_s = self._forecast.seconds(self._run.request)
+        remaining = None if None in (network_s, event.remaining_s) else network_s + event.remaining_s
+        self.progressed(_OPENING * event.fraction, _(event.stage), remaining)
+
+    def _on_opened(self, session: str) -> None:
+        request, self._run.session = self._run.request, session
+        self.progressed(_OPENING, _("Segmenting"), self._forecast.seconds(request))
+        options = request.preset, request.restoration, request.region
+        self._run.pending = self._engine.request(
+            "segment",
+            SegmentParams(session, request.structures, *options),
+            self._on_result,
+            self._on_error,
+            self._on_segmenting,
+        )
+
+    def _on_segmenting(self, event: ProgressEvent) -> None:
+        fraction = _OPENING + (_WRITING - _OPENING) * event.fraction
+        self.progressed(fraction, _(event.stage), event.remaining_s)
+
+    def _on_result(self, result: SegmentResult) -> None:
+        run, request = self._run, self._run.request
+        opened = self._volumes.opened(request.volume, request.model, request.device)
+        if opened is None or content_key(request.volume) != run.content:
+            self._discard(result)
+            self._fail(_("'{name}' was changed during the run; nothing was written, start again."), run.names[0])
+            return
+        self._forecast.learn(request, run.session, result.engine_ms)
+        self.progressed(_WRITING, _("Writing the segments"), 0.0)
+        steps = _failing_in_words(self._written(run, catalogue(opened.label_set), opened.notes, result))
+        run.pending = Stepping(steps, self._engine.call_later, self._on_written, self._on_error)
+
+    def _on_written(self, written: tuple[list[str], list[str]]) -> None:
+        node, self._run.made = self._run.made or self._run.request.segmentation, None
+        self._drop()
+        self.finished(node, *written)
+
+    def _on_error(self, error: VistaError) -> None:
+        request = self._run.request
+        if isinstance(error, UnknownSessionError | WorkerGoneError):
+            self._volumes.forget(request.volume)
+        self._fail(str(error))
+
+    def _written(
+        self, run: _Run, label_set: Catalogue, notes: tuple[str, ...], result: SegmentResult
+    ) -> Generator[None, None, tuple[list[str], list[str]]]:
+        """Write a result in steps; return the ids of the segments and what people should know.
+
+        :raises VistaError: if it cannot be written; then nothing of it is in the scene.
+        """
+        try:
+            labels = self._engine.take_array(result.labels)
+            masks = {int(index): self._engine.take_array(ref) for index, ref in result.masks.items()}
+        finally:
+            self._discard(result)
+        request, structures = run.request, [label_set[index] for index in result.structures]
+        present = yield from _present(labels, masks)
+        node = request.segmentation
+        if node is None:
+            node = run.made = create_segmentation(
+                self._scene, request.volume, subject_hierarchy=self._subject_hierarchy
+            )
+        ids = yield from write_in_steps(node, request.volume, labels, masks, structures, result.provenance)
+        return ids, [*notes, *result.notes, *_not_found([one for one in structures if one.index not in present])]
+
+    # Endings
+
+    def _fail(self, sentence: str, name: str = "") -> None:
+        if self._drop():
+            self.failed(sentence.format(name=name) if name else sentence)
+
+    def _drop(self) -> bool:
+        """End the run, if there is one, and hear nothing of it any more."""
+        run, self._run = self._run, None
+        for observer in self._observers:
+            self._scene.RemoveObserver(observer)
+        self._observers.clear()
+        if run is None:
+            return False
+        if run.pending is not None:
+            run.pending.drop()
+        if run.made is not None and run.made.GetScene() is self._scene:
+            self._scene.RemoveNode(run.made)
+        return True
+
+    def _discard(self, result: SegmentResult) -> None:
+        for ref in arrays_in(result):
+            self._engine.delete_array(ref)
+
+    def _observe(self) -> None:
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def on_removed(_scene: Any, _event: Any, node: Any) -> None:
+            self._on_removed(node)
+
+        def on_closing(*_arguments: Any) -> None:
+            self._fail(_("The scene was closed; the run was stopped."))
+
+        events: dict[int, Callable[..., None]] = {
+            slicer.vtkMRMLScene.NodeRemovedEvent: on_removed,
+            slicer.vtkMRMLScene.StartCloseEvent: on_closing,
+        }
+        self._observers = [self._scene.AddObserver(event, function) for event, function in events.items()]
+
+    def _on_removed(self, node: Any) -> None:
+        run = self._run
+        if run is None:
+            return
+        if node is run.request.volume:
+            self._fail(_("The volume '{name}' was removed; the run was stopped."), run.names[0])
+        elif node is run.request.segmentation:
+            self._fail(_("The segmentation '{name}' was removed; the run was stopped."), run.names[1])
+
+    def _first_words(self) -> str:
+        return _("Opening the volume") if self._engine.state == "ready" else _("Starting the engine")
+
+
+def _names(request: RunRequest) -> tuple[str, str]:
+    segmentation = request.segmentation
+    return request.volume.GetName() or "", "" if segmentation is None else segmentation.GetName() or ""
+
+
+def _problem_of_region(region: Corners, volume_node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
+    try:
+        within(region, volume_node, _("The region lies outside the volume; move it."))
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _failing_in_words(steps: Generator[None, None, Value]) -> Generator[None, None, Value]:
+    """:raises OutputError: instead of what is no error for people."""
+    try:
+        return (yield from steps)
+    except VistaError:
+        raise
+    except Exception as error:
+        log.exception("A result could not be written")
+        sentence = _("The result could not be written into the scene; the log of the application tells more.")
+        raise OutputError(sentence) from error
+
+
+def _present(labels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Generator[None, None, frozenset[int]]:
+    """Return the indices of the structures that have voxels; in steps."""
+    seen = np.zeros(np.iinfo(labels.dtype).max + 1, dtype=bool)
+    for start in range(0, labels.shape[2], _PLANES):
+        for k in range(start, min(start + _PLANES, labels.shape[2])):
+            seen[labels[:, :, k].T] = True
+        yield
+    return frozenset(np.flatnonzero(seen).tolist()) | {index for index, mask in masks.items() if mask.any()}
+
+
+def _not_found(missing: Sequence[Structure]) -> list[str]:
+    """Return a sentence about structures without voxels, if there are any."""
+    if not missing:
+        return []
+    if len(missing) > _NAMED:
+        return [
+            _("{count} structures were not found in the volume; their segments are empty.").format(count=len(missing))
+        ]
+    names = ", ".join(structure.display_name for structure in missing)
+    return [_("Not found in the volume: {names}.").format(names=names)]
