@@ -18,14 +18,15 @@ import numpy as np
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.supervoxels.grid import WorkingGrid
 
-SCALE = 20000.0
-"""HU times voxels: a region of 1000 voxels may be joined across 20 HU more than it holds inside."""
+SCALE = 30.0
+"""HU times voxels. Smaller than the paper's 150 to 500 (for colours from 0 to 255), because here the smallest regions are
+joined until the count is reached; Documentation/supervoxels.md has the measurements."""
 _SMALL_SHARE = 0.04
 """When a round removes fewer than this share of the edges, going through the rest one by one is faster."""
 
 
 def graph_supervoxels(
-    grid: WorkingGrid, segments: int, scale: float = SCALE, smoothing_mm: float = 2.0, progress: Progress | None = None
+    grid: WorkingGrid, segments: int, scale: float = SCALE, smoothing_mm: float = 1.5, progress: Progress | None = None
 ) -> np.ndarray:
     """Return exactly ``segments`` supervoxels (fewer where there are fewer voxels): int32 [a, b, c], 0 in the air.
 
@@ -38,7 +39,11 @@ def graph_supervoxels(
     progress.update(0.0, "Joining voxels")
     image = gaussian_filter(np.clip(grid.image, -1100, 1500), [smoothing_mm / mm for mm in grid.spacing])
     edges = _edges(image, grid.body)
-    regions = segment_graph(int(grid.body.sum()), *edges, scale, progress.part(0.05, 0.8))
+    count = int(grid.body.sum())
+    regions = segment_graph(count, *edges, scale, progress.part(0.05, 0.8))
+    while regions.max() + 1 < min(segments, count):  # too few: the image is too even for this scale
+        scale = scale / 4 if scale > 1e-3 else -1.0
+        regions = segment_graph(count, *edges, scale, progress.part(0.8, 0.9))
     regions = _reduced(regions, *edges, segments)
     labels = np.zeros(image.shape, np.int32)
     labels[grid.body] = regions + 1
