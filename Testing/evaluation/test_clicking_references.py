@@ -134,7 +134,9 @@ def test_cases_of_a_folder(tmp_path: Path) -> None:
         read_cases(tmp_path, "test")
     entry = {"id": "a", "split": "test", "image": "a/ct.nii.gz", "label": "a/label.nii.gz"}
     known = {**entry, "label_names": {"1": "GTV"}, "vista3d_ids": {"2": [5, 14]}}
-    (tmp_path / "index.json").write_text(json.dumps([known, {**entry, "split": "train"}, {**entry, "id": "b", "label": None}]))
+    (tmp_path / "index.json").write_text(
+        json.dumps([known, {**entry, "split": "train"}, {**entry, "id": "b", "label": None}])
+    )
     (case,) = read_cases(tmp_path, "test")
     assert (case.name, case.labels) == ("a", tmp_path / "a" / "label.nii.gz")
     assert case.meanings == {1: Meaning("GTV"), 2: Meaning("right kidney + left kidney", (5, 14))}
