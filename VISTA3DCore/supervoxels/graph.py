@@ -19,8 +19,8 @@ from VISTA3DCore.progress import Progress
 from VISTA3DCore.supervoxels.grid import WorkingGrid
 
 SCALE = 30.0
-"""HU times voxels. Smaller than the paper's 150 to 500 (for colours from 0 to 255), because here the smallest regions are
-joined until the count is reached; Documentation/supervoxels.md has the measurements."""
+"""HU times voxels. The paper's 150 to 500 are for colours from 0 to 255; this is smaller, because here the smallest
+regions are joined until the count is reached. Documentation/supervoxels.md has the measurements."""
 _SMALL_SHARE = 0.04
 """When a round removes fewer than this share of the edges, going through the rest one by one is faster."""
 
