@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The module itself: loading, opening, loading anew."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+
+import slicer
+from slicer_harness import screenshot, settle, test, wait_for
+from slicer_scene import EFFECT, MODULE, edit, new_scene, open_module, services
+
+_IMPORT_MS = 20.0
+
+
+@test
+def module_import_is_quick() -> str:
+    """Slicer imports the file of every module when it starts."""
+    times = []
+    for _ in range(3):
+        spec = importlib.util.spec_from_file_location("vista3d_import_test", slicer.util.modulePath(MODULE))
+        module = importlib.util.module_from_spec(spec)
+        start = time.perf_counter()
+        spec.loader.exec_module(module)
+        times.append(1000 * (time.perf_counter() - start))
+    assert min(times) < _IMPORT_MS, f"{min(times):.1f} ms"
+    return f"{min(times):.1f} ms"
+
+
+@test
+def module_opens() -> None:
+    new_scene()
+    panel = open_module()
+    services().engine.start()
+    wait_for(lambda: services().engine.state == "ready", "the engine runs")
+    assert panel.widget.visible
+    screenshot("module", slicer.util.mainWindow())
+    screenshot("panel", panel.widget)
+
+
+@test
+def module_can_be_left_and_entered() -> None:
+    new_scene()
+    for _ in range(3):
+        open_module()
+        slicer.util.selectModule("Data")
+        settle()
+
+
+@test
+def effect_is_offered() -> None:
+    editor = slicer.util.getModuleWidget("SegmentEditor").editor
+    assert EFFECT in editor.availableEffectNames()
+    assert "Ctrl+click" in editor.effectByName(EFFECT).helpText()
+
+
+@test
+def module_can_be_loaded_anew() -> None:
+    """As developers do it with the button Reload."""
+    open_module()
+    slicer.util.getModuleWidget(MODULE).onReload()
+    settle()
+    editing = edit(new_scene())
+    editing.activate()
+    editing.deactivate()
+    open_module()
