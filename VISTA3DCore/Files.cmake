@@ -82,6 +82,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/clicking.py
   VISTA3DCore/inference/components.py
   VISTA3DCore/inference/devices.py
+  VISTA3DCore/inference/diagnosis.py
   VISTA3DCore/inference/feature_map.py
   VISTA3DCore/inference/guidance.py
   VISTA3DCore/inference/interactive.py
@@ -126,7 +127,9 @@ set(CORE_SCRIPTS
   VISTA3DCore/supervoxels/tiny_vit.py
   VISTA3DCore/training/__init__.py
   VISTA3DCore/training/augmentation.py
+  VISTA3DCore/training/caching.py
   VISTA3DCore/training/click_loss.py
+  VISTA3DCore/training/click_sampling.py
   VISTA3DCore/training/datasets.py
   VISTA3DCore/training/initialisation.py
   VISTA3DCore/training/loop.py
@@ -134,6 +137,9 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/mini.py
   VISTA3DCore/training/packaged.py
   VISTA3DCore/training/prompts.py
+  VISTA3DCore/training/sampling.py
+  VISTA3DCore/training/supervoxel_objects.py
+  VISTA3DCore/training/targets.py
   VISTA3DCore/worker/__init__.py
   VISTA3DCore/worker/__main__.py
   VISTA3DCore/worker/arrays.py
@@ -145,10 +151,12 @@ set(CORE_SCRIPTS
   VISTA3DCore/worker/errors.py
   VISTA3DCore/worker/framing.py
   VISTA3DCore/worker/handlers.py
+  VISTA3DCore/worker/housekeeping.py
   VISTA3DCore/worker/jobs.py
   VISTA3DCore/worker/keeper.py
   VISTA3DCore/worker/lifetime.py
   VISTA3DCore/worker/messages.py
+  VISTA3DCore/worker/model_messages.py
   VISTA3DCore/worker/protocol.py
   VISTA3DCore/worker/remote.py
   VISTA3DCore/worker/server.py
@@ -158,8 +166,8 @@ set(CORE_SCRIPTS
   )
 
 set(CORE_RESOURCES
-  Resources/Models/vista3d-mini.safetensors
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/evaluation/paper_table.json
+  Resources/Models/vista3d-mini.safetensors
   )

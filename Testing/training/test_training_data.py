@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
+from VISTA3DCore.training.click_sampling import first_clicks, next_clicks
 from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
-from VISTA3DCore.training.prompts import choose_labels, first_clicks, next_clicks, stack_clicks
+from VISTA3DCore.training.prompts import choose_labels, stack_clicks
 
 
 def test_labels_become_classes_and_unions_on_the_ras_grid(tiny_model, labelled_case):

@@ -20,8 +20,10 @@ from monai.transforms import (
     RandScaleIntensityd,
     RandShiftIntensityd,
     RandSimulateLowResolutiond,
+    RandZoomd,
 )
 
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.datasets import IGNORE
 
@@ -40,6 +42,12 @@ CONTRAST_HU = {
 }
 """Mean HU that structures take between a native scan and an arterial or venous phase (ranges seen in clinical CT)."""
 
+
+PAPER, FEW_CASES = "paper", "few-cases"
+"""Recipes of augmentation."""
+
+MAPS = ("image", "label", "pseudo_label", "supervoxel")
+"""Keys of a case's arrays."""
 
 _LUNG = 0.3
 """Scaled intensity between lung and soft tissue, about -360 HU."""
@@ -125,12 +133,14 @@ class RandAirBesided(Randomizable, MapTransform):
     Cropped CTs hardly contain air, whole ones do; instance statistics of a window depend on its share. Without this a
     network that learned an organ from cropped CTs misses it in whole ones.
 
-    :param keys: the image, scaled to [0, 1], and the label.
+    :param keys: the image, scaled to [0, 1], and its maps.
     :param most: largest share of a side that is replaced.
     """
 
-    def __init__(self, keys: KeysCollection, prob: float = 0.5, most: float = 0.5) -> None:
-        super().__init__(keys)
+    def __init__(
+        self, keys: KeysCollection, prob: float = 0.5, most: float = 0.5, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
         self._prob, self._most = prob, most
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict[Hashable, torch.Tensor]:
@@ -148,39 +158,79 @@ class RandAirBesided(Randomizable, MapTransform):
         return result
 
 
-def patch_transform(config: ModelConfig, crop: int) -> Compose:
+def patch_transform(config: ModelConfig, crop: int, recipe: str = FEW_CASES) -> Compose:
     """Return the transform that cuts and varies one training patch.
 
-    Input: ``image`` [1, i, j, k] scaled to [0, 1], ``label`` of the same shape and ``label_cls_indices`` (MONAI's
-    ``ClassesToIndicesd``). Output: a list of one such dictionary. No flips, because left and right are classes of
-    their own. Intensity changes are small, because HU are calibrated: 0.01 is 20 HU.
+    Input: ``image`` [1, i, j, k] scaled to [0, 1], ``label``, where the case has them ``pseudo_label`` and
+    ``supervoxel`` of the same shape, and ``label_cls_indices`` (:func:`sampling.class_voxels`). Output: a list of one
+    such dictionary. No flips, because left and right are classes of their own.
 
-    :param crop: side of the region that is deformed before its centre, one window, is kept.
+    :param crop: side of the region that is deformed before its centre, one window, is kept; the paper's recipe cuts
+        windows.
+    :param recipe: ``paper``: what the reference does, exactly; ``few-cases``: strong deformation, contrast phases
+        painted through the labels, air; for training on a handful of CTs.
+    :raises InputError: if there is no such recipe.
     """
-    window, both = config.window, ("image", "label")
+    if recipe not in RECIPES:
+        raise InputError(f"There is no augmentation '{recipe}'; choose one of {', '.join(RECIPES)}.")
+    return RECIPES[recipe](config, crop)
+
+
+def _balanced_crop(size: tuple[int, ...]) -> RandCropByLabelClassesd:
+    """Cut around a voxel of a class that is there, each class as often as any other."""
+    return RandCropByLabelClassesd(
+        MAPS,
+        "label",
+        size,
+        num_classes=IGNORE,
+        indices_key="label_cls_indices",
+        num_samples=1,
+        warn=False,
+        allow_missing_keys=True,
+    )
+
+
+def _paper(config: ModelConfig, crop: int) -> Compose:  # noqa: ARG001 - recipes have one signature
+    """Return ``training_transform`` of the reference (vista3d/data/jsons, the same for all of its datasets).
+
+    The same numbers, also for noise: a standard deviation of up to 0.2, which is 400 HU.
+    """
+    modes = ("trilinear", "nearest", "nearest", "nearest")
+    return Compose(
+        [
+            _balanced_crop(config.window),
+            RandZoomd(MAPS, min_zoom=0.8, max_zoom=1.2, mode=modes, prob=0.2, allow_missing_keys=True),
+            RandSimulateLowResolutiond("image", zoom_range=(0.3, 1.0), prob=0.2),
+            RandGaussianSmoothd("image", (0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=0.2),
+            RandScaleIntensityd("image", factors=0.1, prob=0.2),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.2),
+            RandGaussianNoised("image", prob=0.2, mean=0.0, std=0.2),
+        ]
+    )
+
+
+def _few_cases(config: ModelConfig, crop: int) -> Compose:
+    """Return strong variation of shape and contrast.
+
+    Other changes of intensity are small, because HU are calibrated: 0.01 is 20 HU.
+    """
+    window = config.window
     spatial = {
         "rotate_range": (0.2, 0.2, 0.2),
         "scale_range": ((-0.25, 0.3),) * 3,
-        "mode": ("bilinear", "nearest"),
+        "mode": ("bilinear", "nearest", "nearest", "nearest"),
         "padding_mode": "border",
+        "allow_missing_keys": True,
     }
     return Compose(
         [
-            RandCropByLabelClassesd(
-                both,
-                "label",
-                (crop,) * 3,
-                num_classes=IGNORE,
-                indices_key="label_cls_indices",
-                num_samples=1,
-                warn=False,
-            ),
+            _balanced_crop((crop,) * 3),
             RandContrastPhased("image", "label", config),
             RandTissueContrastd("image", "label"),
-            Rand3DElasticd(both, (6, 8), (60, 160), prob=0.1, **spatial),
-            RandAffined(both, prob=0.8, shear_range=(0.1,) * 6, **spatial),
-            CenterSpatialCropd(both, window),
-            RandAirBesided(both),
+            Rand3DElasticd(MAPS, (6, 8), (60, 160), prob=0.1, **spatial),
+            RandAffined(MAPS, prob=0.8, shear_range=(0.1,) * 6, **spatial),
+            CenterSpatialCropd(MAPS, window, allow_missing_keys=True),
+            RandAirBesided(MAPS, allow_missing_keys=True),
             RandSimulateLowResolutiond("image", prob=0.15, zoom_range=(0.4, 1.0)),
             RandGaussianSmoothd("image", (0.4, 1.1), (0.4, 1.1), (0.4, 1.1), prob=0.4),
             RandScaleIntensityd("image", 0.04, prob=0.4),
@@ -188,6 +238,9 @@ def patch_transform(config: ModelConfig, crop: int) -> Compose:
             RandGaussianNoised("image", prob=0.4, std=0.02),
         ]
     )
+
+
+RECIPES = {PAPER: _paper, FEW_CASES: _few_cases}
 
 
 def seed_transform(transform: Compose, seed: int) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from VISTA3DCore.network.click_head import ClickHead
+from VISTA3DCore.training.click_sampling import first_clicks, next_clicks
 from VISTA3DCore.training.losses import prompt_loss
-from VISTA3DCore.training.prompts import first_clicks, next_clicks, stack_clicks
+from VISTA3DCore.training.prompts import stack_clicks
 
 
 @dataclass(frozen=True)

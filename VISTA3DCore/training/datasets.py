@@ -1,31 +1,39 @@
-"""Labelled CTs for training: where they are, what their labels mean, and the arrays that patches are cut from."""
+"""Labelled CTs for training: where they are, what their labels mean, and the arrays that patches are cut from.
+
+Every array of a case uses the same codes, whatever its file holds:
+
+* 0: none of the structures that the dataset annotates;
+* 1 to 139: a class of the catalogue;
+* from ``FIRST_UNION`` on: a union of classes ("left lung": both lobes), or an object that the catalogue does not know;
+* ``IGNORE``: nothing is known.
+
+Where not everything was annotated, 0 says nothing about the other structures: they are never asked for.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from monai.transforms import (
-    Compose,
-    EnsureChannelFirstd,
-    LoadImaged,
-    Orientationd,
-    ScaleIntensityRanged,
-    Spacingd,
-    SpatialPadd,
-)
 
+from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.data_list import DataItem, DataList, read_data_list
+from VISTA3DCore.imaging.geometry import apply_affine, to_ras
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.preprocessing import preprocess
 from VISTA3DCore.network.config import ModelConfig
 
 IGNORE = 255
 """Label of voxels about which nothing is known, such as those outside the field of view."""
 
 FIRST_UNION = 140
-"""Labels from here on stand for unions of classes, such as "left lung" (both of its lobes)."""
+"""Labels from here on stand for unions of classes, such as "left lung" (both of its lobes), or for unknown objects."""
+
+GRID_TOLERANCE = 0.05
+"""Corners of an image and its label map may differ by this part of a voxel: headers are rounded."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +42,66 @@ class Case:
 
     :param name: for messages.
     :param image: image file, HU.
-    :param label: label file on the same grid.
-    :param classes: file's label value -> class indices; more than one where the value is a union.
+    :param label: label file on the same grid; None for a CT without labels, which supervoxels can still teach from.
+    :param classes: file's label value -> class indices; several where the value is a union, none where the catalogue
+        does not know the object. Voxels with other values are ``IGNORE``.
     :param complete: True if every trained class was annotated, so that unlabelled voxels are background; False if
         only the listed structures were.
     :param weight: how often the case is drawn, relative to the others.
+    :param pseudo_label: label map on the same grid that a model predicted, values are class indices; None if there is
+        none or it is not to be relied on.
+    :param supervoxel: map of supervoxels on the same grid, 0 = none.
+    :param fold: of cross-validation.
+    :param dataset: the dataset that it belongs to; the paper's sampling weights go by it.
     """
 
     name: str
     image: Path
-    label: Path
-    classes: dict[int, tuple[int, ...]]
+    label: Path | None
+    classes: Mapping[int, tuple[int, ...]] = field(hash=False)
     complete: bool
     weight: float = 1.0
+    pseudo_label: Path | None = None
+    supervoxel: Path | None = None
+    fold: int | None = None
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
+class LabelMeaning:
+    """What the codes in the arrays of one case mean.
+
+    :param unions: members of each code from ``FIRST_UNION`` on; an empty one is an object without class.
+    :param annotated: codes that the dataset annotates, whether or not they occur in this case.
+    :param complete: see :class:`Case`.
+    """
+
+    unions: tuple[tuple[int, ...], ...] = ()
+    annotated: tuple[int, ...] = ()
+    complete: bool = False
+
+    def members(self, label: int) -> tuple[int, ...]:
+        """Return the classes that a code stands for; none for 0, ``IGNORE`` and unknown objects."""
+        if label in (0, IGNORE):
+            return ()
+        return self.unions[label - FIRST_UNION] if label >= FIRST_UNION else (label,)
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """Codes of objects that the catalogue does not know: they can be clicked, but not asked for by class."""
+        return tuple(FIRST_UNION + n for n, members in enumerate(self.unions) if not members)
+
+
+@dataclass(frozen=True, eq=False)
 class LoadedCase:
     """A case on the model grid.
 
     :param image: [1, i, j, k] float32, scaled to [0, 1].
-    :param label: [1, i, j, k] uint8: 0 background, class index, ``FIRST_UNION`` + n, or ``IGNORE``.
+    :param label: [1, i, j, k] uint8: the codes of this module.
     :param unions: members of each union.
-    :param annotated: labels that occur in this case's protocol.
+    :param annotated: codes that belong to this case's protocol and can be asked for.
+    :param pseudo_label: as ``label``, or None. Where the dataset annotates something, it agrees with ``label``.
+    :param supervoxel: [1, i, j, k] int32, 0 = none, or None.
     """
 
     case: Case
@@ -64,79 +109,204 @@ class LoadedCase:
     label: np.ndarray
     unions: tuple[tuple[int, ...], ...]
     annotated: tuple[int, ...]
+    pseudo_label: np.ndarray | None = None
+    supervoxel: np.ndarray | None = None
+
+    @property
+    def meaning(self) -> LabelMeaning:
+        """What the codes mean, without the arrays."""
+        return LabelMeaning(self.unions, self.annotated, self.case.complete)
 
     def members(self, label: int) -> tuple[int, ...]:
         """Return the classes that a label stands for."""
-        return self.unions[label - FIRST_UNION] if label >= FIRST_UNION else (label,)
+        return self.meaning.members(label)
 
 
 def read_index(folder: Path, split: str = "train") -> list[Case]:
-    """Return the labelled cases of a data folder that has an ``index.json``.
-
-    Each entry gives ``id``, ``split``, ``image``, ``label``, ``vista3d_ids`` (value -> class indices) and
-    ``label_protocol``, which starts with "totalsegmentator" where all classes were annotated.
+    """Return the cases of a data folder with an ``index.json`` whose labels mean at least one class.
 
     :raises InputError: if the folder has no index.
     """
-    index = folder / "index.json"
-    if not index.is_file():
+    if not (folder / "index.json").is_file():
         raise InputError(f"The data folder '{folder}' has no index.json.")
-    entries = [
-        entry
-        for entry in json.loads(index.read_text(encoding="utf-8"))
-        if entry["split"] == split and entry.get("vista3d_ids")
-    ]
-    return [_case(folder, entry) for entry in entries]
+    items = read_data_list(folder).section(split)
+    return [case_of(item) for item in items if any(item.classes.values())]
 
 
-def _case(folder: Path, entry: dict) -> Case:
-    complete = entry["label_protocol"].startswith("totalsegmentator")
-    classes = {int(value): tuple(ids) for value, ids in entry["vista3d_ids"].items()}
-    return Case(entry["id"], folder / entry["image"], folder / entry["label"], classes, complete)
+def case_of(item: DataItem, dataset: str = "") -> Case:
+    """Return an entry of a data list as a case; groups of the catalogue ("kidney") become unions of their members."""
+    return Case(
+        name=item.name,
+        image=item.image,
+        label=item.label,
+        classes={value: _leaves(ids) for value, ids in item.classes.items()},
+        complete=item.complete,
+        weight=item.weight,
+        pseudo_label=item.pseudo_label,
+        supervoxel=item.supervoxel,
+        fold=item.fold,
+        dataset=dataset,
+    )
 
 
-def load_case(case: Case, config: ModelConfig, minimum_size: int) -> LoadedCase:
-    """Bring a case to the model grid: RAS, model spacing, intensities in [0, 1], padded to ``minimum_size``.
+def _leaves(indices: tuple[int, ...]) -> tuple[int, ...]:
+    known = catalogue()
+    found = (known[index].members or (index,) if index in known else (index,) for index in indices)
+    return tuple(dict.fromkeys(leaf for leaves in found for leaf in leaves))
 
-    Padding repeats the border in the image and is ``IGNORE`` in the label.
 
-    :raises InputError: if image and label have different grids.
+def split_cases(data: Iterable[DataList], fold: int | None = None) -> tuple[list[Case], list[Case]]:
+    """Return the cases to learn from and those to validate with, of several datasets.
+
+    :param fold: the fold to validate with; None learns from all of section ``training``.
+    :raises InputError: if nothing is left to learn from.
     """
-    low, high = config.intensity_range
-    keys = ("image", "label")
-    loaded = Compose(
-        [
-            LoadImaged(keys),
-            EnsureChannelFirstd(keys),
-            Orientationd(keys, axcodes="RAS", labels=None),
-            Spacingd(keys, pixdim=config.spacing, mode=("bilinear", "nearest")),
-            ScaleIntensityRanged("image", low, high, 0.0, 1.0, clip=True),
-            SpatialPadd("image", (minimum_size,) * 3, mode="edge"),
-            SpatialPadd("label", (minimum_size,) * 3, constant_values=IGNORE),
-        ]
-    )({"image": str(case.image), "label": str(case.label)})
-    image, label = (np.asarray(loaded[key]) for key in keys)
-    if image.shape != label.shape:
-        raise InputError(f"Image and label of '{case.name}' have different grids: {image.shape} and {label.shape}.")
-    mapped, unions = _map_labels(label, case.classes)
-    annotated = tuple(int(value) for value in np.unique(mapped) if value not in (0, IGNORE))
-    return LoadedCase(case, image.astype(np.float32), mapped, unions, annotated)
+    cases = [case_of(item, one.name) for one in data for item in one.training]
+    usable = [case for case in cases if case.label or case.pseudo_label or case.supervoxel]
+    held_out = [case for case in usable if fold is not None and case.fold == fold and case.label]
+    learned = [case for case in usable if fold is None or case.fold != fold]
+    if not learned:
+        beside = "" if fold is None else f" outside fold {fold}"
+        raise InputError(f"The data lists hold no training case{beside}; give 'training' entries with labels.")
+    return learned, held_out
 
 
-def _map_labels(label: np.ndarray, classes: dict[int, tuple[int, ...]]) -> tuple[np.ndarray, tuple]:
-    """Replace file values by class indices or union labels; values without a class become background."""
-    unions = tuple(sorted({ids for ids in classes.values() if len(ids) > 1}))
-    table = np.zeros(256, np.uint8)
-    table[IGNORE] = IGNORE
+def load_case(case: Case, config: ModelConfig, minimum_size: int | Sequence[int]) -> LoadedCase:
+    """Bring a case to the model grid as the engine does before it segments: spacing, foreground crop, [0, 1], RAS.
+
+    Volumes smaller than ``minimum_size`` (voxels) are padded: the image by its border, labels by ``IGNORE``.
+
+    :raises InputError: if a file cannot be read, or label map and image have different grids.
+    """
+    image = Volume.read(case.image)
+    grid = preprocess(image, config)
+    pad = padding(grid.image.shape, np.broadcast_to(minimum_size, 3))
+    padded = np.pad(grid.image, pad, mode="edge")[None]
+    unions = unions_of(case.classes)
+
+    def on_grid(path: Path, what: str) -> np.ndarray:
+        return nearest(label_volume(path, image, f"{what} of '{case.name}'"), grid.affine, grid.image.shape)
+
+    label = np.zeros(grid.image.shape, np.uint8)
+    if case.label is not None:
+        label = coded(on_grid(case.label, "label"), case.classes, unions)
+    padded_label = np.pad(label, pad, constant_values=IGNORE)[None]
+    loaded = LoadedCase(case, padded, padded_label, unions, annotated_of(case.classes))
+    if case.pseudo_label is not None:
+        pseudo = reconciled(on_grid(case.pseudo_label, "pseudo-label"), label, loaded.meaning)
+        loaded = replace(loaded, pseudo_label=np.pad(pseudo, pad, constant_values=IGNORE)[None])
+    if case.supervoxel is not None:
+        parts = on_grid(case.supervoxel, "supervoxels").astype(np.int32)
+        loaded = replace(loaded, supervoxel=np.pad(parts, pad)[None])
+    return loaded
+
+
+def annotated_of(classes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the codes of what can be asked for by class: everything but unknown objects."""
+    codes = codes_of(classes, unions_of(classes))
+    return tuple(sorted({codes[value] for value, ids in classes.items() if ids}))
+
+
+def padding(shape: Sequence[int], minimum: Sequence[int]) -> list[tuple[int, int]]:
+    """Return how many voxels to add before and behind each axis, the same on both sides as far as possible."""
+    missing = [max(0, int(least) - size) for size, least in zip(shape, minimum, strict=True)]
+    return [(count // 2, count - count // 2) for count in missing]
+
+
+def label_volume(path: Path, image: Volume, what: str) -> Volume:
+    """Read a label map and check that it lies on the grid of an image; flipped or permuted storage is the same grid.
+
+    :param what: begins the sentence of an error, such as "label of 'liver_3'".
+    :raises InputError: if it cannot be read or has another grid.
+    """
+    volume = Volume.read(path)
+    (own, own_affine), (others, others_affine) = (to_ras(one.array, one.affine) for one in (volume, image))
+    if own.shape == others.shape:
+        corner = np.array([[0, 0, 0], own.shape])
+        to_image = np.linalg.solve(others_affine, own_affine)
+        if np.abs(apply_affine(to_image, corner) - corner).max() <= GRID_TOLERANCE:
+            return volume
+    sizes = [" x ".join(map(str, one.shape)) for one in (own, others)]
+    spacings = [" x ".join(f"{length:.4g}" for length in one.spacing) for one in (volume, image)]
+    raise InputError(
+        f"The {what} and its image have different grids: {sizes[0]} voxels of {spacings[0]} mm and {sizes[1]} voxels "
+        f"of {spacings[1]} mm, or another position; resample one of them."
+    )
+
+
+def nearest(labels: Volume, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the voxels of a label map that lie nearest to those of a grid, [i, j, k] of the grid's shape.
+
+    :param affine: of the grid, 4x4, voxel index -> RAS mm; parallel to the axes of the label map but for rounding.
+    """
+    array, own_affine = to_ras(labels.array, labels.affine)
+    mapping = np.linalg.solve(own_affine, affine)
+    lines = []
+    for axis, size in enumerate(shape):
+        steps = mapping[axis, axis] * np.arange(size) + mapping[axis, 3]
+        lines.append(np.rint(steps).astype(np.intp).clip(0, array.shape[axis] - 1))
+    return np.ascontiguousarray(array[np.ix_(*lines)])
+
+
+def unions_of(classes: Mapping[int, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """Return what the codes from ``FIRST_UNION`` on stand for; each unknown object has one of its own."""
+    unknown = [ids for ids in classes.values() if not ids]
+    return (*sorted({ids for ids in classes.values() if len(ids) > 1}), *unknown)
+
+
+def codes_of(classes: Mapping[int, tuple[int, ...]], unions: tuple[tuple[int, ...], ...]) -> dict[int, int]:
+    """Return the code of each label value of a file.
+
+    :raises InputError: if there are more classes or unions than codes.
+    """
+    unknown = iter(FIRST_UNION + n for n, members in enumerate(unions) if not members)
+    codes = {}
     for value, ids in classes.items():
-        table[value] = ids[0] if len(ids) == 1 else FIRST_UNION + unions.index(ids)
-    return table[np.rint(label).astype(np.int64).clip(0, IGNORE)], unions
+        if len(ids) == 1:
+            codes[value] = ids[0]
+        else:
+            codes[value] = FIRST_UNION + unions.index(ids) if ids else next(unknown)
+    too_high = any(ids[0] >= FIRST_UNION for ids in classes.values() if len(ids) == 1)
+    if too_high or FIRST_UNION + len(unions) > IGNORE:
+        raise InputError(
+            f"Training knows classes below {FIRST_UNION} and at most {IGNORE - FIRST_UNION} unions and other objects "
+            "in one dataset; map its labels to fewer or lower indices."
+        )
+    return codes
 
 
-def trained_classes(cases: Sequence[LoadedCase], minimum_voxels: int) -> tuple[int, ...]:
+def coded(label: np.ndarray, classes: Mapping[int, tuple[int, ...]], unions: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Replace the values of a label file by codes; values that have no meaning become ``IGNORE``.
+
+    :param label: [i, j, k], any real type.
+    """
+    codes = {0: 0, **codes_of(classes, unions)}
+    values, places = np.unique(np.rint(label).astype(np.int64), return_inverse=True)
+    table = np.array([codes.get(int(value), IGNORE) for value in values], np.uint8)
+    return table[places].reshape(label.shape)
+
+
+def reconciled(pseudo: np.ndarray, label: np.ndarray, meaning: LabelMeaning) -> np.ndarray:
+    """Let annotations overrule predictions.
+
+    What the dataset annotates counts wherever it is and wherever it is not; predictions fill in the rest.
+
+    :param pseudo: [i, j, k] class indices.
+    :param label: [i, j, k] codes.
+    :return: [i, j, k] codes, uint8.
+    """
+    known = {member for code in meaning.annotated for member in meaning.members(code)}
+    table = np.zeros(IGNORE + 1, np.uint8)
+    for index in range(1, FIRST_UNION):
+        table[index] = 0 if index in known else index
+    predicted = table[np.rint(pseudo).astype(np.int64).clip(0, IGNORE)]
+    return np.where(label == 0, predicted, label)
+
+
+def trained_classes(cases: Iterable[LoadedCase], minimum_voxels: int) -> tuple[int, ...]:
     """Return the classes that completely annotated cases show with at least ``minimum_voxels`` voxels in all."""
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros(IGNORE + 1, np.int64)
     for case in cases:
         if case.case.complete:
-            counts += np.bincount(case.label.ravel(), minlength=256)
+            counts += np.bincount(case.label.ravel(), minlength=IGNORE + 1)
     return tuple(int(index) for index in np.flatnonzero(counts[:FIRST_UNION] >= minimum_voxels) if index > 0)

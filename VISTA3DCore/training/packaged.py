@@ -36,7 +36,10 @@ def packaged_case(folder: Path, progress: Progress | None = None) -> Case:
 
 
 def _classes(table: Path) -> dict[int, tuple[int, ...]]:
-    """Map the file's label values to class indices by TotalSegmentator's names; others have no class."""
+    """Map the file's label values to class indices by TotalSegmentator's names.
+
+    The few that the catalogue does not know are left out. Nothing is known of their voxels then.
+    """
     rows = csv.DictReader(table.read_text(encoding="utf-8").splitlines())
     indices = {int(row["id"]): class_index(row["structure"]) for row in rows}
     return {value: (index,) for value, index in indices.items() if index}
