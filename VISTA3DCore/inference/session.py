@@ -305,6 +305,7 @@ class Session:
         base: np.ndarray | None = None,
         count: int = 1,
         *,
+        settled: int = 0,
         progress: ProgressLike = None,
     ) -> tuple[Suggestion, ...]:
         """Return the places (RAS mm) that are most worth the next clicks, the best first; fewer if there are fewer.
@@ -313,7 +314,7 @@ class Session:
         """
         progress = Progress.of(progress)
         if clicks:
-            return self._clicking.suggest(structure, ClickRequest(tuple(clicks), base), count, progress)
+            return self._clicking.suggest(structure, ClickRequest(tuple(clicks), base, settled), count, progress)
         if base is None:
             raise InputError("Without clicks and without a mask there is nothing to suggest; place a first click.")
         ClickRequest((), base).check_base(self._clicking.interaction.grids)

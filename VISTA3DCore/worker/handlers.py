@@ -219,7 +219,8 @@ class Handlers:
 
     def _suggest(self, params: SuggestParams, progress: Progress) -> SuggestResult:
         session, base = self._session(params.session), self._mask(params.base)
-        found = session.suggest(params.structure, params.clicks, base, params.count, progress=progress)
+        options = {"settled": params.settled, "progress": progress}
+        found = session.suggest(params.structure, params.clicks, base, params.count, **options)
         return SuggestResult(tuple(SuggestionInfo(one.position, one.score, one.positive) for one in found))
 
     def _uncertainty(self, params: UncertaintyParams, progress: Progress) -> UncertaintyResult:

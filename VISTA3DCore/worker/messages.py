@@ -257,6 +257,7 @@ class SuggestParams(Params):
     clicks: tuple[Click, ...] = ()
     base: ArrayRef | None = None
     count: int = 1
+    settled: int = 0
 
 
 @dataclass(frozen=True, eq=False, repr=False)

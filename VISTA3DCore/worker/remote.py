@@ -153,11 +153,12 @@ class RemoteSession:
         base: np.ndarray | None = None,
         count: int = 1,
         *,
+        settled: int = 0,
         progress: ProgressLike = None,
     ) -> tuple[Suggestion, ...]:
         """As :meth:`VISTA3DCore.inference.session.Session.suggest`."""
-        arguments = plain_target(structure), tuple(clicks), self._base.ref(base)
-        found = self._client.call("suggest", SuggestParams(self._session, *arguments, int(count)), progress)
+        arguments = plain_target(structure), tuple(clicks), self._base.ref(base), int(count), int(settled)
+        found = self._client.call("suggest", SuggestParams(self._session, *arguments), progress)
         return tuple(Suggestion(one.position, one.score, one.positive) for one in found.suggestions)
 
     @property
