@@ -359,6 +359,12 @@ def test_the_next_click_is_suggested(clicking: Clicking) -> None:
     clicking.loop.run_until(lambda: suggested)
     (best,) = clicking.session().suggest(TUMOR, as_clicks(clicking.stored()), base)
     assert suggested == [(best.position, best.positive, best.score)]
+    clicking.paint(CORNER)
+    edited = clicking.mask()
+    clicking.refinement.suggest()
+    clicking.loop.run_until(lambda: len(suggested) == 2)
+    (best,) = clicking.session().suggest(TUMOR, as_clicks(clicking.stored()), edited, settled=1)
+    assert suggested[1] == (best.position, best.positive, best.score)
     assert clicking.sentences == []
 
 

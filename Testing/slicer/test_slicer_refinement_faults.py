@@ -225,10 +225,11 @@ def test_closing_in_mid_click_is_silent(clicking: Clicking) -> None:
 
 
 def test_the_engine_is_killed_in_mid_click(clicking: Clicking) -> None:
-    before = moment(clicking)
+    states, before = [], moment(clicking)
+    clicking.refinement.state_changed.connect(states.append)
     clicking.refinement.add(clicking.world(PLACES[1]))
     clicking.refinement.add(clicking.world(PLACES[2]))
-    clicking.loop.run_until(lambda: "click" in repr(clicking.refinement._task.pending) or True)
+    clicking.loop.run_until(lambda: "Thinking ..." in states)
     clicking.under_test.kill()
     clicking.settle()
     assert len(clicking.sentences) == 1

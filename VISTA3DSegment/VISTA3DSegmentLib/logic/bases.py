@@ -64,23 +64,28 @@ class Bases:
 
     def patch(self, name: str, box: Ranges) -> np.ndarray:
         """Return the part of a kept mask that lies in a box, bool [i, j, k]; a new array."""
+        self._kept.move_to_end(name)
         base, patch = self._kept[name], np.zeros(shape_of(box), dtype=bool, order="F")
         common = intersection(box, base.box)
         if common is not None:
             patch[slices(common, box)] = self._inner(name)[slices(common, base.box)]
         return patch
 
-    def send(self, name: str, shared: SharedDirectory) -> ArrayRef:
-        """Return the file of a kept mask for the engine, which is written unless it is there.
+    def whole(self, name: str) -> np.ndarray:
+        """Return a kept mask, bool [i, j, k] with i running fastest; a new array."""
+        base = self._kept[name]
+        mask = np.zeros(base.grid.shape, dtype=bool, order="F")
+        mask[slices(base.box)] = self._inner(name)
+        return mask
 
-        :raises OutputError: if it cannot be written.
-        """
-        if self._file is None or self._file[0] != name or self._file[2] is not shared:
-            self.release()
-            whole = np.zeros(self._kept[name].grid.shape, dtype=bool, order="F")
-            whole[slices(self._kept[name].box)] = self._inner(name)
-            self._file = name, shared.put(whole), shared
-        return self._file[1]
+    def file_of(self, name: str, shared: SharedDirectory) -> ArrayRef | None:
+        """Return the file of a kept mask in the engine's folder, None if there is none."""
+        return self._file[1] if self._file is not None and self._file[::2] == (name, shared) else None
+
+    def keep_file(self, name: str, ref: ArrayRef, shared: SharedDirectory) -> None:
+        """Take charge of the file of a kept mask; that of another one is deleted."""
+        self.release()
+        self._file = name, ref, shared
 
     def release(self) -> None:
         """Delete the file for the engine; the masks stay."""

@@ -15,7 +15,7 @@ from VISTA3DCore.imaging.geometry import apply_affine
 
 from ..i18n import tr as _
 from ..mrml.boxes import Ranges, Shape, box_of, slices, union
-from ..mrml.clicks import ClickList, Position, StoredClick, read_clicks, store_clicks
+from ..mrml.clicks import ClickList, Position, StoredClick, store_clicks, stored_text
 from ..mrml.fingerprints import Fingerprint
 from ..mrml.labelmaps import lattice_of, reference_lattice, shift_between
 from ..mrml.matrices import node_to_world
@@ -53,6 +53,7 @@ class ClickedSegment:
         self.label_set = label_set
         self._bases = bases
         self._known: tuple[tuple, Fingerprint] | None = None
+        self._read: tuple[str, ClickList] | None = None
 
     def is_same(self, segmentation_node: object, segment_id: str, volume_node: object, label_set: Catalogue) -> bool:
         """Whether it was made of these."""
@@ -79,7 +80,10 @@ class ClickedSegment:
 
         :raises InputError: if they are damaged.
         """
-        return self._translated(read_clicks(self.segmentation_node, self.segment_id))
+        text = stored_text(self.segmentation_node, self.segment_id)
+        if self._read is None or self._read[0] != text:
+            self._read = text, self._translated(ClickList.from_json(text) if text else ClickList())
+        return self._read[1]
 
     def readable_clicks(self) -> ClickList:
         """Return the stored clicks; an empty list where they are damaged or the segment is gone."""
@@ -123,7 +127,7 @@ class ClickedSegment:
         if click_list and str(found) == click_list.mask and self._bases.holds(click_list.base, grid):
             return click_list
         if not self._bases.holds(str(found), grid):
-            self._bases.keep(str(found), self._read(), grid)
+            self._bases.keep(str(found), self._read_mask(), grid)
         name, settled = str(found), len(click_list.clicks)
         return replace(click_list, base=name, base_empty=not found.count, mask=name, settled=settled, box=None)
 
@@ -171,7 +175,7 @@ class ClickedSegment:
         write_box(writer, *self._place, before, wanted, box)
         if self._lattices_coincide():
             after = self._read_box(box)
-            found = known.after(before, after, box, shape)
+            found = known.after(before, after, box)
         else:  # a voxel of the segmentation may reach out of the box
             box = tuple((0, size) for size in shape)
             after = self._read_box(box)
@@ -191,7 +195,7 @@ class ClickedSegment:
     def _place(self) -> tuple:
         return self.segmentation_node, self.segment_id, self.volume_node
 
-    def _read(self) -> np.ndarray:
+    def _read_mask(self) -> np.ndarray:
         return read_mask(*self._place)
 
     def _read_box(self, box: Ranges) -> np.ndarray:
@@ -201,7 +205,7 @@ class ClickedSegment:
         """Return the fingerprint of the present mask; computed only if somebody touched the mask."""
         stamp = self._stamp()
         if self._known is None or self._known[0] != stamp:
-            self._known = stamp, Fingerprint.of(self._read())
+            self._known = stamp, Fingerprint.of(self._read_mask())
         return self._known[1]
 
     def _grid(self) -> Grid:

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,45 +13,26 @@ import slicer
 
 from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import InputError, OutputError, UnknownStructureError, VistaError
-from VISTA3DCore.worker.protocol import ClickParams, UnknownSessionError, WorkerGoneError
 
 from ..i18n import tr as _
 from ..mrml.clicks import ClickList, Edit, Position, StoredClick
 from ..mrml.markups import positions_of
 from .bases import Bases
-from .clicked_segment import ClickedSegment, State
+from .changes import Change
+from .click_engine import ClickEngine, OnPrepared
+from .clicked_segment import ClickedSegment
 from .signals import Signal, log
 from .suggestions import Suggestions
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from VISTA3DCore.worker.client import ProgressEvent
-    from VISTA3DCore.worker.protocol import ClickAnswer
+    from VISTA3DCore.worker.protocol import ArrayRef, ClickAnswer
 
     from ..mrml.writing import SegmentWriter
-    from .engine import Engine, Pending
+    from .engine import Engine, OnError, Pending
     from .volumes import OpenedVolumes
-
-
-@dataclass(eq=False)
-class _Task:
-    """A change that the user asked for.
-
-    :param structure: what is to be clicked from now on: None in the tuple is an object without a name; no tuple, as is.
-    :param state: the segment as it was when the engine was asked.
-    :param wanted: the clicks that the engine was asked about.
-    """
-
-    edit: Edit = field(default_factory=Edit)
-    structure: tuple[int | None] | None = None
-    started: float = field(default_factory=time.perf_counter)
-    pending: Pending | None = None
-    state: State | None = None
-    wanted: ClickList = field(default_factory=ClickList)
-
-    def apply(self, click_list: ClickList) -> ClickList:
-        """Return the clicks as they are after the change."""
-        changed = click_list.apply(self.edit)
-        return changed if self.structure is None else replace(changed, structure=self.structure[0])
 
 
 class Refinement:
@@ -74,16 +54,16 @@ class Refinement:
         self.clicks_changed, self.state_changed = Signal(), Signal()
         self.answered, self.failed, self.suggested = Signal(), Signal(), Signal()
         self.writer: SegmentWriter | None = None
-        self._engine, self._volumes, self._bases = engine, volumes, Bases()
+        self._engine, self._bases = engine, Bases()
+        self._asking = ClickEngine(engine, volumes, self._bases)
         self._segment: ClickedSegment | None = None
-        self._model, self._device = "", "auto"
         self._chosen: tuple[int | None] | None = None
-        self._queue, self._task = deque[_Task](), None
+        self._queue, self._running = deque[Change](), None
         self._committed = self._shown = ClickList()
         self._writing = self._closed = False
-        self._suggestions = Suggestions(engine, self)
+        self._suggestions = Suggestions(self._asking, self)
 
-    _task: _Task | None
+    _running: Change | None
 
     # What is clicked
 
@@ -100,7 +80,7 @@ class Refinement:
     @property
     def busy(self) -> bool:
         """Whether a change waits for the engine."""
-        return self._task is not None
+        return self._running is not None
 
     @property
     def structure(self) -> int | None:
@@ -124,12 +104,12 @@ class Refinement:
         :param catalogue: the label set of the model.
         """
         present = self._segment
-        same = (model, device) == (self._model, self._device) and present is not None
+        same = (model, device) == (self._asking.model, self._asking.device) and present is not None
         if same and present.is_same(segmentation_node, segment_id, volume_node, catalogue):
             return
         self._withdraw_all(_("A click was not applied, because something else was chosen before it was computed."))
         self._bases.release()
-        self._model, self._device, self._chosen = model, device, None
+        self._asking.model, self._asking.device, self._chosen = model, device, None
         complete = None not in (segmentation_node, volume_node, catalogue) and segment_id
         self._segment = (
             ClickedSegment(segmentation_node, segment_id, volume_node, catalogue, self._bases) if complete else None
@@ -139,20 +119,21 @@ class Refinement:
     def close(self) -> None:
         """Withdraw what is not answered and delete the engine's file; no signal comes any more."""
         self._closed = True
-        self._drop_tasks()
+        self._drop_changes()
         self._suggestions.stop()
         self._bases.clear()
         self._segment = None
 
     def forget_masks(self) -> None:
-        """Forget the masks from before clicks, because the scene was closed: present masks take their place."""
+        """Forget the masks from before clicks, because the scene is closed: present masks take their place."""
+        self._withdraw_all(_("A click was not applied, because the scene was closed before it was computed."))
         self._bases.clear()
 
     # What the user does
 
     def add(self, world_ras: Position, positive: bool = True) -> None:
         """Place a click, world RAS mm."""
-        self._change(lambda segment: _Task(Edit(added=(segment.stored_click(world_ras, positive),))))
+        self._change(lambda segment: Change(Edit(added=(segment.stored_click(world_ras, positive),))))
 
     def move(self, number: int, world_ras: Position) -> None:
         """Move a click, counted from 0 in :attr:`click_list`."""
@@ -173,16 +154,16 @@ class Refinement:
     def edit(self, edit: Edit) -> None:
         """Do several things to the clicks in one step, e.g. what was done to their control points."""
         if edit:
-            self._change(lambda _segment: _Task(edit))
+            self._change(lambda _segment: Change(edit))
 
     def take_over(self, fiducial_node: slicer.vtkMRMLMarkupsFiducialNode, positive: bool = True) -> None:
         """Make clicks of a point list's selected points, in one step; the point list stays as it is."""
 
-        def task(segment: ClickedSegment) -> _Task:
+        def change(segment: ClickedSegment) -> Change:
             places = positions_of(fiducial_node)
-            return _Task(Edit(added=tuple(segment.stored_click(place, positive) for place in places)))
+            return Change(Edit(added=tuple(segment.stored_click(place, positive) for place in places)))
 
-        self._change(task)
+        self._change(change)
 
     def set_structure(self, index: int | None) -> None:
         """Choose what is clicked, by its index in the label set; None: an object without a name."""
@@ -190,12 +171,12 @@ class Refinement:
             return
         self._chosen = (index,)
         if self._shown:
-            self._change(lambda _segment: _Task(structure=(index,)))
+            self._change(lambda _segment: Change(structure=(index,)))
 
     def warm(self, world_ras: Position) -> None:
         """Let the engine prepare for a click at a place, if it has nothing else to do; failures stay silent."""
         if self._segment is not None and not self.busy and self._segment.problem() is None:
-            self._suggestions.warm(self._open, world_ras)
+            self._suggestions.warm(world_ras)
 
     def suggest(self) -> None:
         """Ask for the place where the next click would help most; ``suggested`` tells it."""
@@ -203,7 +184,7 @@ class Refinement:
         if problem is not None:
             self.failed(problem)
         elif not self.busy:
-            self._suggestions.suggest(self._open)
+            self._suggestions.suggest()
 
     def segment_modified(self) -> None:
         """Look at the segment again; to be called whenever a segment was modified, added or removed.
@@ -219,28 +200,28 @@ class Refinement:
 
     # One change after the other
 
-    def _change(self, make: Callable[[ClickedSegment], _Task]) -> None:
+    def _change(self, make: Callable[[ClickedSegment], Change]) -> None:
         try:
             if problem := self._problem():
                 raise InputError(problem)
-            task = make(self._segment)
-            task.apply(self._shown)  # too many?
+            change = make(self._segment)
+            change.apply(self._shown)  # too many?
         except VistaError as error:
             self._show(again=True)
             self.failed(str(error))
             return
-        self._queue.append(task)
+        self._queue.append(change)
         self._show()
         self._next()
 
     def _replace(self, number: int, new: Callable[[ClickedSegment, StoredClick], StoredClick | None]) -> None:
-        def task(segment: ClickedSegment) -> _Task:
+        def change(segment: ClickedSegment) -> Change:
             if not 0 <= number < len(self._shown.clicks):
                 raise InputError(_("There is no click with the number {number}.").format(number=number + 1))
             old = self._shown.clicks[number]
-            return _Task(Edit(replaced=((old, new(segment, old)),)))
+            return Change(Edit(replaced=((old, new(segment, old)),)))
 
-        self._change(task)
+        self._change(change)
 
     def _problem(self) -> str | None:
         if self._segment is None:
@@ -250,26 +231,26 @@ class Refinement:
         return self._segment.problem()
 
     def _next(self) -> None:
-        if self._task is None and self._queue:
+        if self._running is None and self._queue:
             self._suggestions.make_way()
-            self._task = self._queue.popleft()
-            self._attempt(self._task)
-        elif self._task is None:
+            self._running = self._queue.popleft()
+            self._attempt(self._running)
+        elif self._running is None:
             self.state_changed("")
 
-    def _attempt(self, task: _Task) -> None:
+    def _attempt(self, change: Change) -> None:
         """Ask about a change of the segment as it is now."""
         try:
             if problem := self._problem():
                 raise InputError(problem)
             rebased = self.rebased()
-            task.state, task.wanted = self._segment.state(), task.apply(rebased)
-            if _needs_engine(task):
-                task.pending = self._open(partial(self._ask, task), partial(self._fail, task))
+            change.state, change.wanted = self._segment.state(), change.apply(rebased)
+            if change.needs_engine:
+                change.pending = self.prepare(change.wanted, partial(self._ask, change), partial(self._fail, change))
             else:
-                self._write(task, None)
+                self._write(change, None)
         except VistaError as error:
-            self._fail(task, error)
+            self._fail(change, error)
 
     def rebased(self) -> ClickList:
         """Return the stored clicks with a base of the present mask and the structure that is chosen.
@@ -287,52 +268,42 @@ class Refinement:
             return self._chosen[0]
         return self._segment.named_structure() if self._segment is not None and self._segment.is_there else None
 
-    def _open(self, on_ready: Callable[[str], None], on_error: Callable[[VistaError], None]) -> Pending:
-        node = self._segment.volume_node
-        if self._volumes.session_of(node, self._model, self._device) is None:
+    def prepare(self, click_list: ClickList | None, on_ready: OnPrepared, on_error: OnError) -> Pending:
+        """Open the volume, hand over the base of a click list (if there is one), and tell the user of it."""
+        if not self._asking.is_open(self._segment):
             self.state_changed(_("Getting ready ..."))
-        return self._volumes.use(node, self._model, self._device, on_ready, on_error, self._on_progress)
+        base = None if click_list is None or click_list.base_empty else click_list.base
+        return self._asking.prepare(self._segment, base, on_ready, on_error, self._on_progress)
 
     def _on_progress(self, event: ProgressEvent) -> None:
         text = _("Getting ready: {stage}, {percent} %")
         self.state_changed(text.format(stage=event.stage, percent=round(100 * event.fraction)))
 
-    def params(self, session: str, click_list: ClickList) -> dict:
-        """Return what the engine is told of a click list.
-
-        :raises VistaError: if the base cannot be handed over.
-        """
-        base = None if click_list.base_empty else self._bases.send(click_list.base, self._engine.shared)
-        clicks = self._segment.world_clicks(click_list)
-        return {"session": session, "structure": click_list.structure, "clicks": clicks, "base": base}
-
-    def _ask(self, task: _Task, session: str) -> None:
+    def _ask(self, change: Change, session: str, base: ArrayRef | None) -> None:
         self.state_changed(_("Thinking ..."))
+        callbacks = partial(self._on_answer, change), partial(self._fail, change)
         try:
-            params = ClickParams(**self.params(session, task.wanted), settled=task.wanted.settled)
+            change.pending = self._asking.click(self._segment, change.wanted, session, base, *callbacks)
         except VistaError as error:
-            self._fail(task, error)
-            return
-        answered, failed = partial(self._on_answer, task), partial(self._fail, task)
-        task.pending = self._engine.request("click", params, answered, failed)
+            self._fail(change, error)
 
-    def _on_answer(self, task: _Task, answer: ClickAnswer) -> None:
+    def _on_answer(self, change: Change, answer: ClickAnswer) -> None:
         try:
             patch = None if answer.patch is None else self._engine.take_array(answer.patch)
             if problem := self._problem():
                 raise InputError(problem)
-            if self._segment.state() != task.state:
-                self._attempt(task)
+            if self._segment.state() != change.state:
+                self._attempt(change)
                 return
-            self._write(task, answer, patch)
+            self._write(change, answer, patch)
         except VistaError as error:
-            self._fail(task, error)
+            self._fail(change, error)
 
-    def _write(self, task: _Task, answer: ClickAnswer | None, patch: object = None) -> None:
+    def _write(self, change: Change, answer: ClickAnswer | None, patch: np.ndarray | None = None) -> None:
         box = None if patch is None else answer.box
         self._writing = True
         try:
-            self._segment.write(self.writer, task.wanted, box, patch)
+            self._segment.write(self.writer, change.wanted, box, patch)
         except VistaError:
             raise
         except Exception as error:  # the writer is code of others; what it raises must not stop all further clicks
@@ -340,42 +311,36 @@ class Refinement:
             raise OutputError(_("The segment could not be changed; select it again and repeat the click.")) from error
         finally:
             self._writing = False
-        self._committed, self._task = self._segment.readable_clicks(), None
+        self._committed, self._running = self._segment.readable_clicks(), None
         self._show()
-        latency_ms = 1000 * (time.perf_counter() - task.started)
-        touched = (False,) * len(task.wanted.clicks) if answer is None else answer.touched
-        self.answered(latency_ms, 0.0 if answer is None else answer.engine_ms, touched)
+        touched = (False,) * len(change.wanted.clicks) if answer is None else answer.touched
+        self.answered(change.waited_ms, 0.0 if answer is None else answer.engine_ms, touched)
         self._next()
 
-    def _fail(self, task: _Task, error: VistaError) -> None:
-        if self._task is not task:
+    def _fail(self, change: Change, error: VistaError) -> None:
+        if self._running is not change:
             return
-        self._task = None
+        self._running = None
         if not isinstance(error, InputError) or isinstance(error, UnknownStructureError):
             self._queue.clear()  # the others would fail as well
-        self.check_session(error)
+        self._asking.forget_lost(self._segment, error)
         self._show(again=True)
         self.failed(str(error))
         self._next()
 
-    def check_session(self, error: VistaError) -> None:
-        """Let the volume be opened anew if the engine has lost it."""
-        if isinstance(error, (UnknownSessionError, WorkerGoneError)) and self._segment is not None:
-            self._volumes.forget(self._segment.volume_node)
-
-    def _drop_tasks(self) -> bool:
+    def _drop_changes(self) -> bool:
         """Forget all changes that wait; return whether there were any."""
-        tasks = [one for one in (self._task, *self._queue) if one is not None]
-        self._task = None
+        changes = [one for one in (self._running, *self._queue) if one is not None]
+        self._running = None
         self._queue.clear()
-        for task in tasks:
-            if task.pending is not None:
-                task.pending.drop()
-        return bool(tasks)
+        for change in changes:
+            if change.pending is not None:
+                change.pending.drop()
+        return bool(changes)
 
     def _withdraw_all(self, sentence: str) -> None:
         self._suggestions.stop()
-        if self._drop_tasks():
+        if self._drop_changes():
             self._show(again=True)
             self.state_changed("")
             self.failed(sentence)
@@ -397,16 +362,8 @@ class Refinement:
         :param again: tell it anyhow, because somebody shows something else.
         """
         shown = self._with_structure(self._committed)
-        for task in (self._task, *self._queue):
-            shown = shown if task is None else task.apply(shown)
+        for change in (self._running, *self._queue):
+            shown = shown if change is None else change.apply(shown)
         changed, self._shown = shown != self._shown, shown
         if (changed or again) and not self._closed:
             self.clicks_changed(shown)
-
-
-def _needs_engine(task: _Task) -> bool:
-    """Return whether a change can have another result than the base itself."""
-    clicks = task.wanted.clicks
-    emptied = task.wanted.base_empty and not any(click.positive for click in clicks) and not task.edit.added
-    deleted_only = all(new is None for _, new in task.edit.replaced)
-    return len(clicks) > task.wanted.settled and not (emptied and deleted_only)

@@ -3,33 +3,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.protocol import SuggestParams, WarmParams
 
 from ..i18n import tr as _
-from ..mrml.clicks import Position
+from ..mrml.clicks import ClickList, Position
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.protocol import SuggestResult
+    from VISTA3DCore.worker.protocol import ArrayRef, SuggestResult
 
-    from .engine import Engine, Pending
+    from .click_engine import ClickEngine
+    from .engine import Pending
     from .refinement import Refinement
-
-Opener = Callable[[Callable[[str], None], Callable[[VistaError], None]], "Pending"]
 
 
 class Suggestions:
-    """Two requests at most, which any change of the clicks ends.
+    """Two requests at most, neither of which keeps a click waiting.
 
     :param refinement: whose clicks they are about, and whose signals tell the outcome.
     """
 
-    def __init__(self, engine: Engine, refinement: Refinement) -> None:
-        self._engine, self._refinement = engine, refinement
+    def __init__(self, asking: ClickEngine, refinement: Refinement) -> None:
+        self._asking, self._refinement = asking, refinement
         self._warming: Pending | None = None
         self._suggesting: Pending | None = None
 
@@ -46,34 +43,39 @@ class Suggestions:
                 pending.drop()
         self._warming = self._suggesting = None
 
-    def warm(self, open_volume: Opener, position: Position) -> None:
+    def warm(self, position: Position) -> None:
         """Let the engine prepare for a click at a place, world RAS mm."""
         if self._warming is not None:
             self._warming.drop()
-        self._warming = open_volume(partial(self._warm, tuple(map(float, position))), self._ready)
+        prepared = partial(self._warm, tuple(map(float, position)))
+        self._warming = self._refinement.prepare(None, prepared, self._warmed)
 
-    def suggest(self, open_volume: Opener) -> None:
+    def suggest(self) -> None:
         """Ask where the next click would help most."""
-        if self._suggesting is None or self._suggesting.done:
-            self._suggesting = open_volume(self._ask, self._failed)
+        if self._suggesting is not None:
+            return
+        try:
+            click_list = self._refinement.rebased()
+        except VistaError as error:
+            self._failed(error)
+            return
+        self._suggesting = self._refinement.prepare(click_list, partial(self._ask, click_list), self._failed)
 
-    def _warm(self, position: Position, session: str) -> None:
-        self._warming = self._engine.request("warm", WarmParams(session, position), self._ready, self._ready)
+    def _warm(self, position: Position, session: str, _base: ArrayRef | None) -> None:
+        self._warming = self._asking.warm(session, position, self._warmed, self._warmed)
 
-    def _ready(self, *_: object) -> None:
+    def _warmed(self, _answer: object) -> None:
         self._warming = None
         if self._suggesting is None and not self._refinement.busy:
             self._refinement.state_changed("")
 
-    def _ask(self, session: str) -> None:
-        refinement = self._refinement
-        refinement.state_changed(_("Looking for doubtful places ..."))
+    def _ask(self, click_list: ClickList, session: str, base: ArrayRef | None) -> None:
+        self._refinement.state_changed(_("Looking for doubtful places ..."))
+        arguments = self._refinement.segment, click_list, session, base
         try:
-            params = SuggestParams(**refinement.params(session, refinement.rebased()))
+            self._suggesting = self._asking.suggest(*arguments, self._suggested, self._failed)
         except VistaError as error:
             self._failed(error)
-            return
-        self._suggesting = self._engine.request("suggest", params, self._suggested, self._failed)
 
     def _suggested(self, result: SuggestResult) -> None:
         self._suggesting = None
@@ -86,6 +88,6 @@ class Suggestions:
 
     def _failed(self, error: VistaError) -> None:
         self._suggesting = None
-        self._refinement.check_session(error)
+        self._asking.forget_lost(self._refinement.segment, error)
         self._refinement.state_changed("")
         self._refinement.failed(str(error))

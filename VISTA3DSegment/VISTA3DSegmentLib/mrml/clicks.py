@@ -149,8 +149,13 @@ def read_clicks(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: s
 
     :raises InputError: if what is stored cannot be read.
     """
-    text = get_tag(segmentation_node, segment_id, TAG)
+    text = stored_text(segmentation_node, segment_id)
     return ClickList.from_json(text) if text else ClickList()
+
+
+def stored_text(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> str:
+    """Return a segment's clicks as their tag holds them; empty if it has none."""
+    return get_tag(segmentation_node, segment_id, TAG) or ""
 
 
 def store_clicks(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, click_list: ClickList) -> None:
