@@ -141,6 +141,10 @@ def _as_json(evaluation: Evaluation, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _show(evaluation: Evaluation, files: Sequence[Path]) -> None:
+    out.print(
+        "Dice, surface Dice, HD95 (mm), error of the volume: means over structures of their means over n cases",
+        soft_wrap=True,
+    )
     out.print(_table(evaluation))
     if evaluation.resumed:
         say(f"{evaluation.resumed} of {evaluation.cases} cases were measured before.")
@@ -155,9 +159,9 @@ def _table(evaluation: Evaluation) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("dataset", style="bold")
-    table.add_column("protocol")
-    for name in ("cases", "Dice", "surface Dice", "HD95 mm", "volume error", "missed", "invented"):
-        table.add_column(name, justify="right")
+    table.add_column("protocol", no_wrap=True)
+    for name in ("n", "Dice", "surface", "HD95", "volume", "missed", "invented"):
+        table.add_column(name, justify="right", no_wrap=True)
     for (dataset, protocol, variant), rows in groups_of(evaluation.rows).items():
         one = overall(dataset, rows)
         error = "–" if one.volume_error is None else f"{100 * one.volume_error:.0f} %"

@@ -215,15 +215,15 @@ def _resolved(request: str, known: Catalogue) -> tuple[Structure, ...]:
 
 
 def _row(task: Task, pair: tuple[str, str], case: OpenCase, result: Result) -> Row:
-    target = result.target
+    target, structure = result.target, case.reference.structure_of(result.target)
     compared = agreement(
         np.asarray(result.mask, dtype=bool), case.mask(target), spacing_of(case.affine), case.settings.tolerance_mm
     )
     return Row(
         dataset=task.dataset,
         case=task.item.name,
-        structure=target.name,
-        index=None if target.structure is None else target.structure.index,
+        structure=target.name if structure is None else structure.name,
+        index=None if structure is None else structure.index,
         protocol=pair[0],
         variant=pair[1],
         **asdict(compared),

@@ -107,6 +107,14 @@ class Reference:
             names += self.names if _is_everything(request) else self._names_for(request)
         return [Target(name, self._values_named(name)) for name in unique(names)]
 
+    def structure_of(self, target: Target) -> Structure | None:
+        """Return the one structure that a target's values stand for, whatever the reference calls it; or None."""
+        if target.structure is not None:
+            return target.structure
+        meant = {self._meanings[value].indices for value in target.values}
+        single = len(meant) == 1 and len(next(iter(meant))) == 1
+        return self._catalogue[next(iter(meant))[0]] if single else None
+
     def mask(self, target: Target) -> np.ndarray:
         """Return a target's voxels, bool [i, j, k]."""
         return np.logical_or.reduce([np.isin(labels, target.values) for labels in self._layers])
