@@ -28,6 +28,7 @@ class MessageBar:
         self.widget.setFrameShape(qt.QFrame.StyledPanel)
         self._icon, self._label, self._close = qt.QLabel(), qt.QLabel(), qt.QToolButton()
         self._label.wordWrap = True
+        self._label.setTextFormat(qt.Qt.RichText)
         self._label.setTextInteractionFlags(qt.Qt.TextBrowserInteraction)
         self._label.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Preferred)
         self._label.connect("linkActivated(QString)", on_link)
