@@ -173,3 +173,107 @@ def _crop_around(case: Path, name: str, folder: Path, margin: int = 20) -> tuple
     for file, array in (("ct.nii.gz", ct.array), ("labels.nii.gz", labels.array)):
         nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(array[box]).astype(np.int16), affine), folder / file)
     return folder / "ct.nii.gz", folder / "labels.nii.gz"
+
+
+@pytest.fixture
+def data_list(ct_file: Path, labels_file: Path, tmp_path: Path) -> Path:
+    """Return a list of two cases of the phantom, one of which is broken."""
+    whole = {"name": "whole", "image": str(ct_file), "label": str(labels_file)}
+    broken = {"name": "broken", "image": str(ct_file), "label": "nowhere.nii.gz"}
+    path = tmp_path / "list.json"
+    content = {"name": "phantom", "labels": {"1": 1, "3": 3, "5": 5}, "testing": [whole, broken], "training": [whole]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def lists(vista3d: Callable, data_list: Path, tiny_model: Path) -> Callable:
+    """Run ``evaluate`` on the list."""
+    return lambda *more: vista3d("evaluate", "--data", data_list, "-m", tiny_model, "-d", "cpu", *more)
+
+
+def test_a_list_is_measured_reported_and_resumed(lists: Callable, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    result = lists("-p", "auto", "-p", "zero-shot", "-n", 2, "-o", report)
+    assert result.exit_code == 0, result.stderr
+    assert "zero-shot" in result.stdout
+    assert "Not measured: broken of phantom" in result.stderr
+    names = {path.name for path in report.iterdir()}
+    assert names == {"cases", "results.csv", "curves.csv", "report.md", "report.png", "curves.png"}
+    rows = _rows(report / "results.csv")
+    assert {(row["case"], row["protocol"]) for row in rows} == {("whole", "auto"), ("whole", "zero-shot")}
+    assert "**broken** of phantom (auto, zero-shot)" in (report / "report.md").read_text()
+    again = lists("-p", "auto", "-p", "zero-shot", "-n", 2, "-o", report, "--json")
+    told = json.loads(again.stdout)
+    assert (told["resumed"], len(told["rows"]), len(told["failures"])) == (1, len(rows), 2)
+
+
+def test_two_reports_are_compared(lists: Callable, vista3d: Callable, tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert lists("-o", before, "-q", "--preset", "bundle").exit_code == 0
+    assert lists("-o", after, "-q", "--restoration", "nearest").exit_code == 0
+    result = vista3d("evaluate", "compare", before, after, "-o", tmp_path / "c.md")
+    assert result.exit_code == 0, result.stderr
+    assert "undecided" in result.stdout
+    assert "too narrow" in result.stderr
+    assert "# " in (tmp_path / "c.md").read_text()
+    told = json.loads(vista3d("evaluate", "compare", before, after, "--json").stdout)
+    assert {one["metric"] for one in told} >= {"Dice", "Surface Dice", "Volume error"}
+    refused = vista3d("evaluate", "compare", before, tmp_path)
+    assert (refused.exit_code, "cannot be read" in refused.stderr) == (3, True)
+
+
+def test_the_papers_table(
+    vista3d: Callable, tiny_model: Path, ct_file: Path, labels_file: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "table.json"
+    assert vista3d("evaluate", "paper", template, "--template").exit_code == 0
+    filled = json.loads(template.read_text())
+    assert len(filled) == 14
+    assert vista3d("evaluate", "paper", template, "--template").exit_code == 6
+    (tmp_path / "spleens.json").write_text(
+        json.dumps({"testing": [{"image": ct_file.name, "label": str(labels_file)}]})
+    )
+    labels = {"3": 3}
+    filled["MSD09 spleen"] = {"list": "spleens.json", "root": str(ct_file.parent), "labels": labels}
+    template.write_text(json.dumps(filled))
+    report = tmp_path / "report"
+    result = vista3d("evaluate", "paper", template, "-m", tiny_model, "-d", "cpu", "-o", report)
+    assert result.exit_code == 0, result.stderr
+    rows = _rows(report / "results.csv")
+    assert {(row["structure"], row["protocol"], row["variant"]) for row in rows} == {
+        ("spleen", protocol, "paper") for protocol in ("auto", "point", "auto+point")
+    }
+    table = (report / "table1.md").read_text()
+    assert "| MSD09 spleen | 0.965 | 0.967 | 0.966 | 0.952 | 0.938 | 0.954 |" in table
+    assert "Average of the 1 measured" in table
+
+
+def test_bad_lists(lists: Callable, vista3d: Callable, data_list: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for more, code, word in (
+        (("-o", out, "--section", "magic"), 3, "no section 'magic'"),
+        (("-o", out, "-c", "livr"), 2, "did you mean"),
+        (("-o", out, "--fold", 4), 3, "no labelled case in fold 4"),
+        (("-o", out, "--data", data_list), 3, "same name"),
+        (("-o", data_list), 6, "is a file"),
+        ((), 3, "--output"),
+    ):
+        result = lists("-q", *more)
+        assert result.exit_code == code, result.stderr
+        assert word in result.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in result.stderr
+    assert "--data" in vista3d("evaluate", "-o", out).stderr
+    assert vista3d("evaluate", "--data", tmp_path / "nowhere.json", "-o", out).exit_code == 3
+
+
+def test_the_bundled_model_on_a_real_list(vista3d: Callable, ct_data: Path, tmp_path: Path) -> None:
+    result = vista3d(
+        "evaluate", "--data", ct_data, "--section", "demo", "-c", "liver,aorta", "-m", "mini", "--preset", "bundle",
+        "-o", tmp_path / "report", "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    rows = {row["structure"]: row for row in json.loads(result.stdout)["rows"]}
+    assert rows["liver"]["dice"] > 0.3
+    assert rows["liver"]["reference_ml"] == pytest.approx(1125.7, abs=0.1)
+    assert rows["aorta"]["outcome"] == "both"

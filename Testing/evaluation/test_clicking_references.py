@@ -158,3 +158,10 @@ def test_real_cases_are_understood(ct_data: Path) -> None:
     assert np.count_nonzero(reference.mask(targets[0])) > 10_000
     lesions = [case for case in cases["test"] if not any(one.indices for one in case.meanings.values())]
     assert lesions
+
+
+def test_objects_have_official_names_where_they_stand_for_one_structure() -> None:
+    meanings = {1: Meaning("kidneys", (5, 14)), 3: Meaning("GTV_Mass"), 6: Meaning("kidney_left", (14,))}
+    reference = Reference([_labels()], meanings, catalogue())
+    found = {one.name: reference.structure_of(one) for one in reference.objects(["everything"])}
+    assert found == {"kidneys": None, "GTV_Mass": None, "kidney_left": catalogue()["left kidney"]}

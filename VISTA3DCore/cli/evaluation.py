@@ -69,9 +69,11 @@ def run(
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"'{folder}' is a file; give the name of a folder for the report.")
+    from VISTA3DCore.evaluation.metrics import require_scipy
     from VISTA3DCore.evaluation.report import require_matplotlib
 
     require_matplotlib()
+    require_scipy()
     with spoken_warnings(), Reporter(quiet) as reporter:
         model = model or engine.default_model()
         progress = reporter.progress
