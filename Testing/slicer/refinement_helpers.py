@@ -105,11 +105,12 @@ class Clicking(Scene):
         model: Path | str,
         affine: np.ndarray | None = None,
         bundle: Path | None = None,
+        array: np.ndarray | None = None,
     ) -> None:
         super().__init__()
         self.loop, self.under_test, self.model = engine.loop, engine, str(model)
         if bundle is None:
-            self.volume_node = self.add_volume(plain_affine() if affine is None else affine)
+            self.volume_node = self.add_volume(plain_affine() if affine is None else affine, array)
             self.segmentation_node = self.add_segmentation(self.volume_node)
             self.segment_id = self.segmentation_node.GetSegmentation().AddEmptySegment("tumor", "lung tumor")
         else:

@@ -15,6 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, store_clicks
 
 PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19), (10, 18, 22))
@@ -378,6 +379,25 @@ def test_preparing_encodes_the_window_of_the_next_click(clicking: Clicking) -> N
     assert clicking.mask().any()
     assert states[-2:] == ["Thinking ...", ""]
     assert clicking.sentences == []
+
+
+# The small model
+
+
+def test_a_click_on_the_liver_finds_liver(engine: EngineUnderTest) -> None:
+    volume, labels = paint_phantom()
+    liver = labels == catalogue()["liver"].index
+    clicking = Clicking(engine, "mini", volume.affine, array=volume.array.astype(np.int16))
+    clicking.choose(clicking.segmentation_node.GetSegmentation().AddEmptySegment("liver", "Liver"))
+    clicking.click(np.argwhere(liver).mean(axis=0).round())
+    found = clicking.mask()
+    assert clicking.sentences == []
+    assert found.sum() > 500
+    assert (found & liver).sum() > 0.9 * found.sum()
+    np.testing.assert_array_equal(found, clicking.session().click("liver", as_clicks(clicking.stored())).mask)
+    clicking.editor.Undo()
+    assert not clicking.mask().any()
+    clicking.close()
 
 
 # Scenes
