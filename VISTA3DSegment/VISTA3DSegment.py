@@ -7,6 +7,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -72,25 +73,27 @@ class VISTA3DSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """The module is opened for the first time."""
         ScriptedLoadableModuleWidget.setup(self)
-        from VISTA3DSegmentLib.application import services
+        self.logic = VISTA3DSegmentLogic()
+        services = self.logic.services  # finds the engine's package, which the panel needs
         from VISTA3DSegmentLib.widgets.module_panel import ModulePanel
 
-        self.logic = VISTA3DSegmentLogic()
-        self.panel = ModulePanel(services(), slicer.mrmlScene)
+        self.panel = ModulePanel(services, slicer.mrmlScene)
         self.layout.addWidget(self.panel.widget)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndClose)
+        if getattr(self.parent, "isEntered", False):  # the module was loaded anew while it is shown
+            self.enter()
 
     def enter(self) -> None:
         """The module is shown."""
-        self.panel.set_parameters(self.logic.getParameterNode())
+        if not self.panel.has_parameters:
+            self.panel.set_parameters(self.logic.getParameterNode())
         self.panel.enter()
 
     def exit(self) -> None:
-        """Another module is shown; a run goes on."""
+        """Another module is shown; a run goes on, and its result is taken."""
         self.panel.exit()
-        self.panel.set_parameters(None)
 
     def cleanup(self) -> None:
         """The panel is about to be deleted: at the end of Slicer, or to be loaded anew."""
@@ -107,7 +110,7 @@ class VISTA3DSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSceneEndClose(self, _caller: Any = None, _event: Any = None) -> None:
         """The scene was emptied, or another one loaded."""
         self.panel.scene_closed()
-        if self.parent.isEntered:
+        if getattr(self.parent, "isEntered", False):
             self.panel.set_parameters(self.logic.getParameterNode())
 
     def onReload(self) -> None:
@@ -138,8 +141,12 @@ class VISTA3DSegmentLogic(ScriptedLoadableModuleLogic):
 
 
 class VISTA3DSegmentTest(ScriptedLoadableModuleTest):
-    """Runs the tests in ``Testing/Python``."""
+    """Runs the tests in ``Testing/Python``, which are part of the sources, not of the installed extension."""
 
     def runTest(self, **_options: Any) -> None:
-        """Run all of them; the first failure is raised."""
-        slicer.mrmlScene.Clear()
+        """Run all of them."""
+        folder = Path(slicer.util.modulePath(self.__module__)).parent / "Testing" / "Python"
+        assert folder.is_dir(), f"There are no tests in {folder}; run them from the sources."
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+        assert importlib.import_module("vista3d_slicer_tests").run() == []

@@ -109,6 +109,7 @@ class Services:
         setup = Setup(slicers_tools(), self.settings, REQUIREMENTS)
         setup.watch(self.engine)
         setup.installed.connect(self.engine.stop)
+        setup.installed.connect(self._housekeeping_engine.stop)
         return setup
 
     @cached_property
@@ -178,7 +179,7 @@ class Services:
             return
         self._closed = True
         slicer.app.disconnect("aboutToQuit()", self._on_quit)
-        for name in ("clicking", "refinement", "automatic", "volumes", "engine", "housekeeping"):
+        for name in ("clicking", "refinement", "automatic", "volumes", "engine", "_housekeeping_engine"):
             service = self.__dict__.get(name)
             if service is not None:
                 (service.close_all if name == "volumes" else service.close)()

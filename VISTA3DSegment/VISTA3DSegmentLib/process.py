@@ -17,6 +17,8 @@ from VISTA3DCore.worker.errors import WorkerGoneError
 
 _LOG_LINES = 200
 _PATIENCE_MS = 5000
+# The signal by which Linux and macOS end a process.
+_KILLED = 9
 # What runs on after nobody needs it any more: an object that Python forgets would take its process with it.
 _closing: set[QProcessTransport] = set()
 
@@ -130,6 +132,7 @@ class QProcessTransport:
         if self._killed:
             return "The engine process was stopped."
         if crashed:
-            return "The engine process was ended by the system; it does that when memory runs out."
+            hint = ", as happens when memory runs out" if code == _KILLED else f" (signal or code {code})"
+            return f"The engine process was ended by the system{hint}; it starts again by itself."
         last = [line.strip() for line in self._lines if line.strip()][-1:]
         return f"The engine process ended unexpectedly ({': '.join([f'exit code {code}', *last])})."

@@ -15,6 +15,7 @@ _CATEGORY = "VISTA3D"
 
 def register_effect() -> None:
     """Add the effect to the Segment Editor."""
+    find_core()
     from .SegmentEditorEffect import register
 
     register()

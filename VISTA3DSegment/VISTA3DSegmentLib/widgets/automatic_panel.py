@@ -13,13 +13,14 @@ from slicer.i18n import tr as _
 from VISTA3DCore.errors import VistaError
 
 from ..logic.settings import QUALITIES
+from ..logic.signals import Signal
 from ..parameters import SLICE_VIEW
 from .chosen_label import ChosenLabel
 from .message import MessageBar
 from .region_row import RegionRow
 from .run_controls import RunControls
 from .structure_selector import StructureSelector
-from .ui import chosen, fill, load, show_row
+from .ui import chosen, fill, load, short_title, show_row
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import ModelDetails
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ..logic.structures import StructureChoice
 
 _ESTIMATE_PAUSE_MS = 150
-_MOST_WORDS = 12
+_MOST_WORDS, _NAMED = 12, 2
 
 
 class AutomaticPanel:
@@ -57,7 +58,9 @@ class AutomaticPanel:
         self._fill()
         self.selector = StructureSelector(self.ui.structuresSelector, choice, self.choose_in_view)
         self._words = ChosenLabel(self.ui.chosenLabel, lambda index: choice.check([index], False))
-        self.region = RegionRow(self.ui, self.refresh)
+        self.region_changed = Signal()
+        self.region = RegionRow(self.ui, self.region_changed)
+        self.region_changed.connect(self.refresh)
         self.controls = RunControls(self.ui.segmentButton, self.ui.progressBar, run, self.start)
         self._timer = qt.QTimer()
         self._timer.setSingleShot(True)
@@ -167,17 +170,18 @@ class AutomaticPanel:
         self.run.start(request)
 
     def problem(self) -> str | None:
-        """Return why nothing can be started, in a sentence, or None."""
+        """Return what is still to be chosen or installed before anything can be started, in a sentence, or None."""
         if self._setup_problem:
             return self._setup_problem
         if not self._models:
             return _("Looking for models…")
         if not self.model_is_here:
             return _("This model is not on this computer yet; Setup has it.")
-        try:
-            return self.region.problem() or self.request().problem()
-        except VistaError as error:
-            return str(error)
+        if self.volume is None:
+            return _("Load a CT volume, or choose one.")
+        if not self.choice.checked:
+            return _("Choose at least one structure.")
+        return self.region.problem()
 
     def refresh(self) -> None:
         """Look again, in a moment, what can be started and how long it will take."""
@@ -204,7 +208,9 @@ class AutomaticPanel:
     # What is shown
 
     def _show_structures(self) -> None:
-        words = [(structure.index, structure.display_name) for structure in self.choice.chips(_MOST_WORDS)]
+        chips = self.choice.chips(_MOST_WORDS)
+        # The drop-down itself names one or two.
+        words = [(structure.index, structure.display_name) for structure in chips] if len(chips) > _NAMED else []
         show_row(bool(words), self.ui.chosenSpace)
         self._words.show(words)
         self.refresh()
@@ -212,9 +218,20 @@ class AutomaticPanel:
     def _estimate(self) -> None:
         problem = self.problem()
         self.controls.forbid(problem)
-        text = problem if problem else self.run.estimate(self.request())
+        text = problem or self._outlook()
         self.ui.estimateLabel.text = text or ""
         self.ui.estimateLabel.setVisible(bool(text) and not self.run.running)
+
+    def _outlook(self) -> str | None:
+        """Return how long it will take, or what is wrong with what was chosen.
+
+        The button stays usable all the same: a box or a view may have been moved since.
+        """
+        try:
+            request = self.request()
+        except VistaError as error:
+            return str(error)
+        return request.problem() or self.run.estimate(request)
 
     def _on_chosen(self) -> None:
         self._settings.model = self.model or self._settings.model
@@ -238,5 +255,5 @@ class AutomaticPanel:
 
 def _title(model: ModelDetails) -> str:
     """Return a model's title, short enough for the panel; the whole one is its tool tip."""
-    short = model.title.partition(":")[0]
+    short = short_title(model.title)
     return short if model.path is not None else _("{title} (not here yet)").format(title=short)

@@ -8,6 +8,8 @@ from html import escape
 
 import qt
 
+_LINE_HEIGHT = 125
+
 
 class ChosenLabel:
     """Writes names into a label; a text wraps by itself, which a row of buttons does not.
@@ -24,7 +26,8 @@ class ChosenLabel:
         """Show structures by index and name; without any the label takes no room."""
         palette = self._label.palette
         colors = palette.color(qt.QPalette.Text).name(), palette.color(qt.QPalette.Base).name()
-        self._label.text = " ".join(_word(index, name, colors) for index, name in structures)
+        words = " ".join(_word(index, name, colors) for index, name in structures)
+        self._label.text = f'<p style="line-height:{_LINE_HEIGHT}%; margin:0">{words}</p>'
         self._label.setVisible(bool(structures))
 
 

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 
 from .dialogs import ask, ask_licence
 from .run_controls import progress_in_words
-from .ui import show_row
+from .ui import short_title, show_row
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.model_messages import LicenceResult, ModelDetails
@@ -79,7 +79,7 @@ class ModelList:
         self._tree.clear()
         for model in self._manager.models:
             item = qt.QTreeWidgetItem()
-            for column, text in enumerate((model.title, size_in_words(model), state_in_words(model))):
+            for column, text in enumerate((short_title(model.title), size_in_words(model), state_in_words(model))):
                 item.setText(column, text)
                 item.setToolTip(column, f"{model.title}\n{model.licence}\n{model.detail or model.path or ''}".strip())
             item.setData(0, _NAME, model.name)
@@ -103,13 +103,25 @@ class ModelList:
         )
 
     def import_file(self) -> None:
-        """Let the user choose a weights file, show the license of the chosen model, then take the file over."""
+        """Let the user choose the weights file of the chosen model, and take it over once the license is accepted.
+
+        The license's text is not fetched: this is for computers without a network.
+        """
         title, kinds = _("Import a weights file"), _("Weights") + f" ({_FILES})"
         path = qt.QFileDialog.getOpenFileName(self._tree, title, "", kinds)
         model = self.chosen
-        if path and model is not None:
-            name, take = model.name, self._manager.import_file
-            self._manager.licence(name, lambda text: self._ask(text, lambda: take(path, name, True)))
+        if not path or model is None:
+            return
+        words = _("{title} is published under this license: {licence}.\n\nIts text is at the address above.").format(
+            title=model.title, licence=model.licence
+        )
+        self._dialog = ask_licence(
+            self._tree,
+            model.licence,
+            words,
+            model.licence_url,
+            lambda: self._manager.import_file(path, model.name, True),
+        )
 
     def open_folder(self) -> None:
         """Show the folder of the models in the system's file manager."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..parameters import PanelParameters
 
 _SETUP = "setup"
+_LOADING_MS = 500
 
 
 class ModulePanel:
@@ -40,7 +42,7 @@ class ModulePanel:
         self._parameters: PanelParameters | None = None
         self._gui_tag: int | None = None
         self._observation: int | None = None
-        self._entered = False
+        self._entered = self._advised = False
         self.choice = StructureChoice(services.settings)
         self.automatic = AutomaticPanel(services.automatic, self.choice, services.settings, self._on_link)
         self.refine, self.results = RefinePanel(), ResultsPanel()
@@ -68,6 +70,7 @@ class ModulePanel:
         self.automatic.ui.segmentationSelector.connect(
             "currentNodeChanged(vtkMRMLNode*)", lambda _node: self._show_result()
         )
+        self.automatic.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._on_volume_added)
         for selector in (self.automatic.ui.modelSelector, self.automatic.ui.deviceSelector):
             selector.connect("currentIndexChanged(int)", lambda _index: self._load_model())
         self._listeners = [
@@ -79,6 +82,8 @@ class ModulePanel:
             (self._services.models.listed, self._show_models),
             (self._services.loaded_model.loaded, self._on_model_loaded),
             (self.choice.changed, self._store_structures),
+            (self.automatic.region_changed, self._store_region),
+            (self._services.models.failed, self._on_models_failed),
         ]
         for signal, listener in self._listeners:
             signal.connect(listener)
@@ -97,8 +102,10 @@ class ModulePanel:
     def enter(self) -> None:
         """The module is shown: get everything ready in the background."""
         self._entered = True
+        self._choose_volume()
         self._on_setup_changed()
-        self._services.models.refresh()
+        if not self._services.models.models:
+            self._services.models.refresh()
         if self._services.setup.state().kind == READY:
             self._services.engine.start()
         if not self.ui.refineSection.collapsed:
@@ -123,6 +130,11 @@ class ModulePanel:
 
     # The scene's parameters
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether the choices of a scene are shown."""
+        return self._parameters is not None
+
     def set_parameters(self, parameters: PanelParameters | None) -> None:
         """Show the choices of a scene, and keep them in it from now on; None lets go of them."""
         if self._parameters is not None:
@@ -131,14 +143,17 @@ class ModulePanel:
         self._parameters = None
         if parameters is None:
             return
-        if parameters.volume is None:
-            parameters.volume = self._first_volume()
-        self.automatic.region.show(parameters.region, parameters.view)
-        self.choice.check_only(list(parameters.structures))
         self._parameters = parameters
+        self._choose_volume()
+        self._show_parameters()
         self._gui_tag = parameters.connectGui(self.automatic.ui)
         self._observation = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
         self._show_result()
+
+    def _choose_volume(self) -> None:
+        """Choose a volume if none is."""
+        if self._parameters is not None and self._parameters.volume is None:
+            self._parameters.volume = self._first_volume()
 
     def _first_volume(self) -> slicer.vtkMRMLScalarVolumeNode | None:
         """Return the volume that the user most probably means: the one in the slice views, else the first."""
@@ -150,11 +165,24 @@ class ModulePanel:
         return next((one for one in usable if one.GetID() == identity), usable[0] if usable else None)
 
     def _on_parameters(self, _caller: Any, _event: Any) -> None:
+        """Somebody, perhaps a script, has changed the choices."""
+        self._show_parameters()
         self.automatic.refresh()
 
+    def _show_parameters(self) -> None:
+        self.choice.check_only(list(self._parameters.structures))
+        self.automatic.region.show(self._parameters.region, self._parameters.view)
+
     def _store_structures(self) -> None:
-        if self._parameters is not None:
+        if self._parameters is not None and list(self._parameters.structures) != list(self.choice.checked):
             self._parameters.structures = list(self.choice.checked)
+
+    def _store_region(self) -> None:
+        row = self.automatic.region
+        if self._parameters is not None and (self._parameters.region, self._parameters.view) != (row.kind, row.view):
+            modifying = self._parameters.StartModify()
+            self._parameters.region, self._parameters.view = row.kind, row.view
+            self._parameters.EndModify(modifying)
 
     # What happens elsewhere
 
@@ -197,6 +225,10 @@ class ModulePanel:
         self._show_result()
         self.refine.activate()
 
+    def _on_volume_added(self, _node: Any) -> None:
+        # Its image comes a moment later.
+        qt.QTimer.singleShot(_LOADING_MS, self._choose_volume)
+
     def _on_volume(self) -> None:
         self._show_result()
         self._load_model()
@@ -209,7 +241,16 @@ class ModulePanel:
 
     def _show_models(self) -> None:
         self.automatic.set_models(self._services.models.models)
+        self._advise()
         self._load_model()
+
+    def _advise(self) -> None:
+        """Say once that there is a better model than the one that came with the extension."""
+        installed = self._services.models.installed()
+        if installed and all(one.bundled for one in installed) and not self._advised:
+            self._advised = True
+            sentence = _("Only the small demonstration model is on this computer; the full one is in Setup.")
+            self.automatic.message.show(sentence, "note", (_SETUP, _("Open Setup")))
 
     def _load_model(self) -> None:
         """Load the chosen model ahead of its first use, once there is a volume to use it on."""
@@ -217,5 +258,15 @@ class ModulePanel:
         if wanted and self._services.setup.state().kind == READY:
             self._services.loaded_model.load(self.automatic.model, self.automatic.device)
 
+    def _on_models_failed(self, sentence: str) -> None:
+        if not self._services.models.models:
+            self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")))
+
     def _on_model_loaded(self, result: LoadResult) -> None:
+        """Offer what the model knows; say so if something chosen is not part of it."""
+        former, catalogue = self.choice.checked, self.choice.catalogue
         self.choice.use_model(result.label_set, result.available)
+        lost = [catalogue[index].display_name for index in former if index not in self.choice.checked]
+        if lost:
+            text = _("This model does not know: {names}. Their check marks were removed.")
+            self.automatic.message.show(text.format(names=", ".join(lost)), "note")

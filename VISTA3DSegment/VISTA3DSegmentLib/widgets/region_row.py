@@ -4,30 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from ..parameters import ROI_NODE, SLICE_VIEW, WHOLE_VOLUME
 from .ui import chosen, fill, show_row
 
-if TYPE_CHECKING:
-    from slicer import vtkMRMLScalarVolumeNode
-
+# How much of the volume's width a new box has.
+_SHARE = 0.5
 Region = tuple[float, float, float, float, float, float]
 
 
 class RegionRow:
     """A combo box, and beside it what the choice needs: a box of the scene or a slice view.
 
-    :param ui: has ``regionSelector``, ``roiSelector`` and ``viewSelector``.
+    :param ui: has ``volumeSelector``, ``regionSelector``, ``roiSelector`` and ``viewSelector``.
     :param on_changed: called when another part is chosen.
     """
 
     def __init__(self, ui: Any, on_changed: Callable[[], None]) -> None:
         self._kinds: qt.QComboBox = ui.regionSelector
-        self._roi, self._views = ui.roiSelector, ui.viewSelector
+        self._roi: slicer.qMRMLNodeComboBox = ui.roiSelector
+        self._views: qt.QComboBox = ui.viewSelector
+        self._volumes: slicer.qMRMLNodeComboBox = ui.volumeSelector
         self._on_changed = on_changed
         self._slice_node: Callable[[str], Any] = lambda _name: None
         fill(
@@ -40,6 +42,7 @@ class RegionRow:
         )
         self._kinds.connect("currentIndexChanged(int)", lambda _index: self._changed())
         self._roi.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self._changed())
+        self._roi.connect("nodeAddedByUser(vtkMRMLNode*)", self._on_box_made)
         self._views.connect("currentIndexChanged(int)", lambda _index: self._changed())
 
     def set_views(self, names: list[str], slice_node: Callable[[str], Any]) -> None:
@@ -79,7 +82,7 @@ class RegionRow:
             return _("Choose the box (ROI) to segment, or create one.")
         return None
 
-    def region(self, volume: vtkMRMLScalarVolumeNode) -> Region | None:
+    def region(self, volume: slicer.vtkMRMLScalarVolumeNode) -> Region | None:
         """Return the box in world coordinates (RAS mm: minimum, maximum); None stands for all of the volume.
 
         :raises InputError: if the box misses the volume.
@@ -91,6 +94,17 @@ class RegionRow:
         if self.kind == SLICE_VIEW and self._slice_node(self.view) is not None:
             return view_box([self._slice_node(self.view)], volume)
         return None
+
+    def _on_box_made(self, roi_node: slicer.vtkMRMLMarkupsROINode) -> None:
+        """Put a new box into the middle of the volume, where its handles can be seen."""
+        from ..logic.regions import volume_box
+
+        if self._volumes.currentNode() is None:
+            return
+        box = volume_box(self._volumes.currentNode())
+        roi_node.SetCenter([(low + high) / 2 for low, high in zip(box[:3], box[3:], strict=True)])
+        roi_node.SetSize([_SHARE * (high - low) for low, high in zip(box[:3], box[3:], strict=True)])
+        roi_node.CreateDefaultDisplayNodes()
 
     def _changed(self) -> None:
         show_row(self.kind == ROI_NODE, self._roi)

@@ -28,18 +28,16 @@ class ResultsPanel:
         self.ui.statisticsButton.connect("clicked(bool)", lambda _checked: self.open_statistics())
         self.ui.exportButton.connect("clicked(bool)", lambda _checked: self.export())
         self.ui.hintLabel.connect("linkActivated(QString)", slicer.util.selectModule)
-        self.show(None, None)
+        self._refresh()
 
     def show(self, segmentation: vtkMRMLSegmentationNode | None, volume: vtkMRMLScalarVolumeNode | None) -> None:
         """Offer what can be done with a segmentation; None empties the panel."""
-        self._segmentation, self._volume = segmentation, volume
+        changed, self._volume = segmentation is not self._segmentation, volume
+        if not changed:
+            return
+        self._segmentation = segmentation
         self.ui.show3DButton.setSegmentationNode(segmentation)
-        for button in (self.ui.show3DButton, self.ui.statisticsButton, self.ui.exportButton):
-            button.enabled = segmentation is not None
-        if segmentation is None:
-            self.ui.summaryLabel.text = _("Nothing was segmented yet.")
-        else:
-            self._count()
+        self._refresh()
 
     def report(self, segment_ids: Sequence[str], notes: Sequence[str]) -> None:
         """Say what a run has brought.
@@ -72,7 +70,11 @@ class ResultsPanel:
         layout.addWidget(options)
         dialog.open()
 
-    def _count(self) -> None:
-        count = self._segmentation.GetSegmentation().GetNumberOfSegments()
-        name = self._segmentation.GetName()
-        self.ui.summaryLabel.text = _("{name}: {count} segments").format(name=name, count=count)
+    def _refresh(self) -> None:
+        for button in (self.ui.show3DButton, self.ui.statisticsButton, self.ui.exportButton):
+            button.enabled = self._segmentation is not None
+        self.ui.summaryLabel.text = _("Nothing was segmented yet.")
+        if self._segmentation is not None:
+            count = self._segmentation.GetSegmentation().GetNumberOfSegments()
+            text = _("One segment in '{name}'.") if count == 1 else _("{count} segments in '{name}'.")
+            self.ui.summaryLabel.text = text.format(name=self._segmentation.GetName(), count=count)

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,6 @@ import qt
 import slicer
 
 _FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "UI"
-#: What an application says when it is asked to show nothing, e.g. a test.
-OnConsent = Callable[[], None]
 
 
 def load(name: str) -> tuple[qt.QWidget, Any]:
@@ -48,6 +47,11 @@ def choose(box: qt.QComboBox, value: str) -> None:
         blocked = box.blockSignals(True)
         box.setCurrentIndex(index)
         box.blockSignals(blocked)
+
+
+def short_title(title: str) -> str:
+    """Return the beginning of a model's title, which fits into the panel."""
+    return re.split(r"[:,]", title)[0]
 
 
 def show_row(shown: bool, *widgets: qt.QWidget) -> None:
