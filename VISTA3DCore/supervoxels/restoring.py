@@ -51,21 +51,25 @@ def _neighbours(size: int, coarse: int) -> list[tuple[np.ndarray, np.ndarray]]:
 def _voted(
     labels: np.ndarray, coarse: np.ndarray, image: np.ndarray, axes: list[list[tuple[np.ndarray, np.ndarray]]]
 ) -> np.ndarray:
-    candidates, votes = [], []
-    for sides in product(*axes):
-        where = np.ix_(*(index for index, _ in sides))
-        weight = np.einsum("i,j,k->ijk", *(weight for _, weight in sides))
-        likeness = np.exp(np.abs(image - coarse[where]) * (-1.0 / SIMILAR_HU))
-        candidates.append(labels[where])
-        votes.append(weight * (likeness + 1e-6))
-    return _winner(np.stack(candidates), np.stack(votes))
-
-
-def _winner(candidates: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Return the candidate with the most votes; both [8, ...]."""
+    """Return the labels of a slab: where all neighbours agree theirs, elsewhere the one with the most votes."""
+    corners = list(product(*axes))
+    candidates = np.stack([labels[np.ix_(*(index for index, _ in sides))] for sides in corners])
     result = candidates[0].copy()
     disputed = (candidates != candidates[:1]).any(axis=0)
-    candidates, votes = candidates[:, disputed], votes[:, disputed]
+    places, candidates = np.nonzero(disputed), candidates[:, disputed]
+    votes = np.stack([_votes(coarse, image[disputed], sides, places) for sides in corners])
     totals = np.stack([np.where(candidates == one, votes, 0.0).sum(axis=0) for one in candidates])
     result[disputed] = np.take_along_axis(candidates, totals.argmax(axis=0)[None], axis=0)[0]
     return result
+
+
+def _votes(
+    coarse: np.ndarray,
+    image: np.ndarray,
+    sides: tuple[tuple[np.ndarray, np.ndarray], ...],
+    places: tuple[np.ndarray, ...],
+) -> np.ndarray:
+    """Return how much one of the neighbours counts for each disputed voxel."""
+    where = tuple(index[place] for (index, _), place in zip(sides, places, strict=True))
+    weight = np.prod([weight[place] for (_, weight), place in zip(sides, places, strict=True)], axis=0)
+    return weight * (np.exp(np.abs(image - coarse[where]) * (-1.0 / SIMILAR_HU)) + 1e-6)
