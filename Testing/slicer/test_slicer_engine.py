@@ -107,6 +107,14 @@ def test_a_dropped_request_is_heard_of_no_more_and_leaves_no_files(
     assert under_test.files() == files
 
 
+def test_a_request_that_is_dropped_before_the_process_is_ready_is_not_heard_of(own: EngineUnderTest) -> None:
+    dropped, answers = Answers(), Answers()
+    own.engine.request("status", None, *dropped.callbacks).drop()
+    own.engine.request("status", None, *answers.callbacks)
+    own.loop.run_until(lambda: answers.count)
+    assert dropped.count == 0
+
+
 def test_a_result_that_was_faster_than_its_drop_leaves_no_files(under_test: EngineUnderTest, session: str) -> None:
     ask(under_test, "segment", SegmentParams(session, ("liver",)))  # its files stay: nobody took them
     files, answers = under_test.files(), Answers()

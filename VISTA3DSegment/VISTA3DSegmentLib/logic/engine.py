@@ -69,8 +69,9 @@ class Request:
 
     def drop(self) -> None:
         """See :class:`Pending`."""
-        self.cancel()
-        self._done = True
+        done, self._done = self._done, True
+        if not done and self._identity is not None:
+            self._supervisor.cancel(self._identity)  # which may answer at once
 
     def _submit(self, supervisor: Supervisor, method: str, params: Params | None) -> None:
         self._supervisor = supervisor
