@@ -77,6 +77,21 @@ def test_points_are_colored_locked_hidden_from_lists_and_not_saved(markups: Clic
     assert not any(node.GetLocked() for node in markups.nodes)
 
 
+def test_the_list_into_which_the_user_places_points_stays(world: Scene, markups: ClickMarkups) -> None:
+    selection = world.scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+
+    def active() -> tuple:
+        return selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()
+
+    none = active()
+    markups.show(ClickList((A,)))
+    assert active() == none
+    markups.clear()
+    own = world.scene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "L")
+    markups.show(ClickList((A, N)))
+    assert active() == (own.GetID(), "vtkMRMLMarkupsLineNode")
+
+
 positions = st.tuples(*3 * [st.floats(-500, 500)])
 lists = st.lists(st.builds(StoredClick, positions, st.booleans()), max_size=8)
 

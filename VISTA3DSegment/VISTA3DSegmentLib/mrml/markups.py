@@ -220,7 +220,7 @@ def _make_node(scene: slicer.vtkMRMLScene, name: str, color: Position) -> slicer
     node.SetSaveWithScene(False)
     node.SetHideFromEditors(True)
     node.SetUndoEnabled(False)
-    scene.AddNode(node)
+    _add_quietly(scene, node)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
     display.SetSaveWithScene(False)
@@ -231,6 +231,20 @@ def _make_node(scene: slicer.vtkMRMLScene, name: str, color: Position) -> slicer
     display.SetUseGlyphScale(True)
     display.SetGlyphScale(_GLYPH_SCALE)
     return node
+
+
+def _add_quietly(scene: slicer.vtkMRMLScene, node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
+    """Add a point list without making it the one into which the user places points, as the Markups module would."""
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    if selection is None:
+        scene.AddNode(node)
+        return
+    active, kind = selection.GetActivePlaceNodeID(), selection.GetActivePlaceNodeClassName()
+    was = selection.StartModify()
+    scene.AddNode(node)
+    selection.SetActivePlaceNodeID(active)
+    selection.SetActivePlaceNodeClassName(kind)
+    selection.EndModify(was)
 
 
 def _set_points(node: slicer.vtkMRMLMarkupsFiducialNode, clicks: list[StoredClick]) -> None:
