@@ -96,21 +96,26 @@ class StructureTree:
         font = self.ui.treeView.font
         font.setBold(True)
         head.setFont(font)
+        head.setColumnCount(2)
         self._model.appendRow(head)
         self._heads[group.key] = head
         self._items[group.key] = {one.index: self._add_structure(head, one) for one in group.structures}
 
     def _add_structure(self, head: qt.QStandardItem, structure: Structure) -> qt.QStandardItem:
-        item, star = _checkable(structure.display_name), qt.QStandardItem(_NO_STAR)
+        item = _checkable(structure.display_name)
         item.setData(structure.index, _INDEX)
         item.setToolTip(self._choice.tooltip(structure))
         item.setIcon(_swatch(structure.color, icon_size(self.widget) * 3 // 4))
         item.setEnabled(self._choice.reason(structure) is None)
-        star.setToolTip(_("Favorites are listed first."))
-        row = head.rowCount()
-        head.setChild(row, 0, item)
-        head.setChild(row, 1, star)
+        head.appendRow(item)
+        star = self._star_of(item)
+        self._model.setData(star, _NO_STAR)
+        self._model.setData(star, _("Favorites are listed first."), qt.Qt.ToolTipRole)
         return item
+
+    def _star_of(self, item: qt.QStandardItem) -> Any:
+        """Return the place beside an item; the model makes what is there itself."""
+        return self._model.index(item.row(), 1, item.parent().index())
 
     def refresh(self) -> None:
         """Bring check marks and stars up to date."""
@@ -120,8 +125,8 @@ class StructureTree:
             for structure in group.structures:
                 item = self._items[key][structure.index]
                 item.setCheckState(qt.Qt.Checked if self._choice.is_checked(structure) else qt.Qt.Unchecked)
-                star = self._heads[key].child(item.row(), 1)
-                star.setText(_STAR if self._choice.is_favorite(structure) else _NO_STAR)
+                star = _STAR if self._choice.is_favorite(structure) else _NO_STAR
+                self._model.setData(self._star_of(item), star)
             self._heads[key].setCheckState(states[self._choice.state_of(group)])
         self._syncing = False
 
