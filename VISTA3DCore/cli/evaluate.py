@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -89,17 +90,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option
         raise InputError("Give a folder for the report with --output.")
     from VISTA3DCore.evaluation.protocols import Settings
 
-    settings = Settings(
-        protocols=tuple(dict.fromkeys(one.value for one in protocol)),
-        variants=tuple(dict.fromkeys(one.value for one in variant)),
-        classes=options.names_in(classes),
-        clicks=clicks,
-        tolerance_mm=tolerance,
-        preset=preset.value,
-        restoration=restoration.value,
-        seed=seed,
-    )
+    names = _unique(protocol), _unique(variant), options.names_in(classes)
+    settings = Settings(*names, clicks, tolerance, preset.value, restoration.value, seed)
     evaluation.run(evaluation.lists(data, section, fold, settings), output, model, device, as_json, quiet)
+
+
+def _unique(chosen: Iterable[Enum]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one.value for one in chosen))
 
 
 app.command()(evaluate_clicks.clicks)
