@@ -131,15 +131,21 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/click_loss.py
   VISTA3DCore/training/click_sampling.py
   VISTA3DCore/training/datasets.py
+  VISTA3DCore/training/deformation.py
+  VISTA3DCore/training/hu_statistics.py
   VISTA3DCore/training/initialisation.py
+  VISTA3DCore/training/lesions.py
   VISTA3DCore/training/loop.py
   VISTA3DCore/training/losses.py
   VISTA3DCore/training/mini.py
   VISTA3DCore/training/packaged.py
+  VISTA3DCore/training/patches.py
   VISTA3DCore/training/prompts.py
   VISTA3DCore/training/sampling.py
   VISTA3DCore/training/supervoxel_objects.py
+  VISTA3DCore/training/synthetic.py
   VISTA3DCore/training/targets.py
+  VISTA3DCore/training/validation.py
   VISTA3DCore/worker/__init__.py
   VISTA3DCore/worker/__main__.py
   VISTA3DCore/worker/arrays.py
@@ -169,5 +175,6 @@ set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/evaluation/paper_table.json
+  VISTA3DCore/training/hu_statistics.json
   Resources/Models/vista3d-mini.safetensors
   )

@@ -122,6 +122,26 @@ class LoadedCase:
         return self.meaning.members(label)
 
 
+@dataclass(frozen=True, eq=False)
+class PatchData:
+    """What a step of training sees of one case: one window of the model.
+
+    :param image: [i, j, k] float32, scaled to [0, 1].
+    :param label: [i, j, k] uint8, the codes of this module.
+    :param meaning: what they mean.
+    :param pseudo_label: as ``label``, or None.
+    :param supervoxel: [i, j, k] int32, 0 = none, or None.
+    :param name: of the case, for messages.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    meaning: LabelMeaning
+    pseudo_label: np.ndarray | None = None
+    supervoxel: np.ndarray | None = None
+    name: str = ""
+
+
 def read_index(folder: Path, split: str = "train") -> list[Case]:
     """Return the cases of a data folder with an ``index.json`` whose labels mean at least one class.
 
