@@ -68,11 +68,13 @@ class EventLoop:
 class MarshalledProcess:
     """An engine process as a transport whose callbacks come on the thread that runs the event loop."""
 
-    def __init__(self, loop: EventLoop, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, loop: EventLoop, environment: dict[str, str] | None = None, command: list[str] | None = None
+    ) -> None:
         self.on_bytes: Callable[[bytes], None] = lambda _data: None
         self.on_closed: Callable[[str], None] = lambda _reason: None
         self._loop = loop
-        self.process = ChildProcess(environment=environment)
+        self.process = ChildProcess(command, environment)
         self.process.on_bytes = lambda data: loop.post(lambda: self.on_bytes(data))
         self.process.on_closed = lambda reason: loop.post(lambda: self.on_closed(reason))
 
@@ -98,17 +100,21 @@ class EngineUnderTest:
 
     :param environment: further variables for the processes, which are off the network and have one thread and no models
         but the bundled one.
+    :param command: starts another process than the usual one.
     :param options: of the engine.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, **options: Any) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, command: list[str] | None = None, **options: Any
+    ) -> None:
         self.loop = EventLoop()
         self.processes: list[MarshalledProcess] = []
+        self.command = command
         self.environment = {**clean_environment(), **QUIET, **(environment or {})}
         self.engine = Engine(self._start, self.loop.call_later, "test", **options)
 
     def _start(self) -> MarshalledProcess:
-        self.processes.append(MarshalledProcess(self.loop, self.environment))
+        self.processes.append(MarshalledProcess(self.loop, self.environment, self.command))
         return self.processes[-1]
 
     def kill(self) -> None:
@@ -121,9 +127,11 @@ class EngineUnderTest:
 
 
 @contextmanager
-def running_engine(environment: Mapping[str, str] | None = None, **options: Any) -> Iterator[EngineUnderTest]:
+def running_engine(
+    environment: Mapping[str, str] | None = None, command: list[str] | None = None, **options: Any
+) -> Iterator[EngineUnderTest]:
     """Hand out an engine, see :class:`EngineUnderTest`; its process and files are gone afterwards."""
-    under_test = EngineUnderTest(environment, **options)
+    under_test = EngineUnderTest(environment, command, **options)
     try:
         yield under_test
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.session import Segmenter
 from VISTA3DSegmentLib.logic.automatic import AutomaticRun, RunRequest
-from VISTA3DSegmentLib.logic.regions import volume_box
+from VISTA3DSegmentLib.logic.regions import roi_box, volume_box
 from VISTA3DSegmentLib.logic.settings import Rate, Settings
 from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
@@ -38,6 +39,7 @@ LIVER, SPLEEN, TUMOR = 1, 3, 23
 STRUCTURES = (LIVER, SPLEEN)
 #: All that the tiny model knows.
 KNOWN = (1, 3, 5, 14, 23)
+FRAIL_ENGINE = Path(__file__).resolve().parents[1] / "worker" / "frail_engine.py"
 CT = catalogue("vista3d-ct")
 
 
@@ -221,6 +223,19 @@ def test_a_region_limits_the_result(tiny: Running) -> None:
     assert read_mask(segmentation, segment_id, tiny.volume)[:, :, half + 1 :].any()
 
 
+def test_a_turned_region_of_interest_limits_the_result(tiny: Running) -> None:
+    roi = tiny.scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
+    roi.SetSize(150, 100, 80)
+    roi.SetCenter(0, 0, 0)
+    add_transform(roi, rotated((0, 0, 30), (240, 240, 180)))
+    region = roi_box(roi, tiny.volume)
+    segmentation, (segment_id,), _notes = tiny.segment(structures=(14,), region=region)
+    inside = 12.0 * np.argwhere(read_mask(segmentation, segment_id, tiny.volume))
+    assert len(inside)
+    assert (inside >= np.array(region[:3]) - 12).all()
+    assert (inside <= np.array(region[3:]) + 12).all()
+
+
 # Endings
 
 
@@ -369,6 +384,33 @@ def test_a_volume_with_several_components_is_told(tiny: Running) -> None:
     node.SetAndObserveImageData(image)
     tiny.start(volume=node)
     tiny.heard.sentence("failed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_disk_that_is_full_for_the_result_is_told(tiny_model: Path) -> None:
+    with running_engine(command=[sys.executable, str(FRAIL_ENGINE), "disk", "50000"]) as frail:
+        running = Running(frail, None, str(tiny_model))
+        running.start()
+        running.finish()
+        assert "cannot be written" in running.heard.sentence("failed")
+        assert running.segmentations == 0
+        assert [name for name in frail.files() if name.startswith("result")] == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_disk_that_is_full_for_the_volume_is_told(tiny: Running) -> None:
+    import resource
+
+    files, before = tiny.under_test.files(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        tiny.start()
+        tiny.finish()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written" in tiny.heard.sentence("failed")
+    assert tiny.under_test.files() == files
+    assert tiny.segment()
 
 
 def test_a_second_run_waits_for_the_first(tiny: Running) -> None:

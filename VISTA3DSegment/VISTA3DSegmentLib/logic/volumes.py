@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -240,13 +241,21 @@ class OpenedVolumes:
         if scene is None or scene in self._scenes:
             return
 
+        # Weakly: a scene that ends together with this object must not call what is half gone.
+        this = weakref.ref(self)
+
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def on_removed(_scene: Any, _event: Any, node: Any) -> None:
-            self.forget(node)
+            if (volumes := this()) is not None:
+                volumes.forget(node)
+
+        def on_closing(*_arguments: Any) -> None:
+            if (volumes := this()) is not None:
+                volumes.close_all()
 
         self._scenes[scene] = [
             scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, on_removed),
-            scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.close_all()),
+            scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, on_closing),
         ]
 
 

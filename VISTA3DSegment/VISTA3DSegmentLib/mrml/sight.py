@@ -14,6 +14,7 @@ from vtk.util import numpy_support
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import apply_affine
 
+from ..i18n import tr as _
 from .matrices import node_to_world, to_array
 
 # Points are looked up this far apart in a view, and at most so many along a side of it.
@@ -47,7 +48,9 @@ def _points(node: slicer.vtkMRMLSliceNode) -> np.ndarray:
     """
     width, height, _depth = node.GetFieldOfView()
     if not (0 < width < math.inf and 0 < height < math.inf):
-        raise InputError(f"The slice view '{node.GetName()}' shows nothing.")
+        raise InputError(
+            _("The slice view '{name}' shows nothing; reset its field of view.").format(name=node.GetName())
+        )
     counts = [min(math.ceil(side / _STEP_MM), _MOST) for side in (width, height)]
     x, y = (np.linspace(-side / 2, side / 2, count) for side, count in zip((width, height), counts, strict=True))
     plane = np.stack([*np.meshgrid(x, y, indexing="ij"), np.zeros(counts)], axis=-1).reshape(-1, 3)
