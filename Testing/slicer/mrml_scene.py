@@ -187,6 +187,12 @@ def ball(
     return np.asfortranarray(np.sum((places - center) ** 2, axis=-1) < radius**2)
 
 
+def places_of(mask: np.ndarray, volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return where the voxels of a mask on a volume's grid are, world RAS mm [n, 3]."""
+    affine = ijk_to_world(volume_node)
+    return np.argwhere(mask) @ affine[:3, :3].T + affine[:3, 3]
+
+
 def middle_of(volume_node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
     """Return the place of a volume's middle, world RAS mm."""
     affine = ijk_to_world(volume_node)
@@ -204,7 +210,7 @@ def places_in_world(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_i
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)
     affine = to_array(matrix)
-    return np.stack([i, j, k], axis=-1).__add__(image.GetExtent()[::2]) @ affine[:3, :3].T + affine[:3, 3]
+    return (np.stack([i, j, k], axis=-1) + image.GetExtent()[::2]) @ affine[:3, :3].T + affine[:3, 3]
 
 
 def _volume_alone(app: Application) -> tuple:

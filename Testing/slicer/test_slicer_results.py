@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -11,7 +10,21 @@ import numpy as np
 import pytest
 import slicer
 import vtk
-from mrml_scene import AFFINES, RADIUS, SHAPE, Application, ball, middle_of, places_in_world
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mrml_scene import (
+    AFFINES,
+    RADIUS,
+    SHAPE,
+    Application,
+    affine_of,
+    ball,
+    middle_of,
+    places_in_world,
+    places_of,
+    rigid,
+    rotation,
+)
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
@@ -70,6 +83,35 @@ def test_a_result_is_within_one_voxel_under_transforms(placed: tuple[Volume, Seg
         assert np.linalg.norm(places - middle_of(volume), axis=1).max() < RADIUS + voxel
         found = read_mask(node, one, volume)
         assert 2 * np.sum(found & truth) / (found.sum() + truth.sum()) > 0.93
+
+
+angles = st.floats(-180, 180)
+spacings = st.floats(0.6, 2.5).flatmap(lambda size: st.sampled_from([size, -size]))
+
+
+@settings(max_examples=25)
+@given(st.tuples(*3 * [angles]), st.tuples(*3 * [spacings]), st.tuples(*3 * [angles]), st.booleans())
+def test_a_result_is_where_it_belongs_whatever_the_geometry(
+    turn: tuple, spacing: tuple, moved: tuple, segmentation_too: bool
+) -> None:
+    app = Application()
+    ct = app.add_volume(SHAPE, affine_of(rotation(*turn) @ np.diag(spacing)))
+    node = create_segmentation(app.scene, ct)
+    ensure_segment(node, SPLEEN)  # so that its geometry counts
+    transform = app.add_transform(rigid(moved, (20.0, -35.0, 4.0))).GetID()
+    for one in (ct, node) if segmentation_too else (ct,):
+        one.SetAndObserveTransformNodeID(transform)
+    truth = ball(ct, radius=9)
+    (liver,) = write_result(node, ct, labels_of({LIVER: truth}), {}, [LIVER], FACTS)
+    places, found = places_in_world(node, liver), read_mask(node, liver, ct)
+    voxel = float(np.linalg.norm(spacing))
+    # Half a voxel along each axis: as far as nearest neighbors can be off where all of them are ties.
+    assert np.linalg.norm(places.mean(axis=0) - places_of(truth, ct).mean(axis=0)) < 0.51 * voxel
+    assert np.linalg.norm(places - middle_of(ct), axis=1).max() < 9 + voxel
+    if segmentation_too:
+        assert np.array_equal(found, truth)
+    else:
+        assert 2 * np.sum(found & truth) / (found.sum() + truth.sum()) > 0.85
 
 
 def test_an_empty_segmentation_of_another_volume_takes_the_geometry(app: Application, ct: Volume) -> None:
@@ -326,4 +368,8 @@ def test_many_structures_of_a_large_volume_take_the_memory_of_one_labelmap(app: 
 
 def _memory() -> int:
     """Return the most memory that this process has used, bytes; 0 where it cannot be told."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 if sys.platform == "linux" else 0
+    if sys.platform != "linux":
+        return 0
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

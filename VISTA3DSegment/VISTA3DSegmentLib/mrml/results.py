@@ -86,7 +86,7 @@ def write_in_steps(
     structures: Sequence[Structure],
     provenance: Mapping[str, str],
 ) -> Generator[None, None, list[str]]:
-    """Do the same in steps of some milliseconds, the last of which writes; the segment ids are what it returns.
+    """Do what :func:`write_result` does in steps of some milliseconds; the last one writes and returns the ids.
 
     :raises InputError: at the first step if it cannot be written, or in the last one if the nodes have changed since.
     """
@@ -133,6 +133,7 @@ def _check(
     labels: np.ndarray,
     masks: Mapping[int, np.ndarray],
 ) -> None:
+    """Raise InputError where a result cannot be written."""
     shape = volume_shape(volume_node)
     if labels.shape != shape or any(mask.shape != shape for mask in masks.values()):
         sentence = _("The result does not fit to the volume '{name}', which was changed; start again.")
@@ -178,6 +179,7 @@ def _parts(shape: tuple[int, ...]) -> Iterable[range]:
 
 
 def _mask_image(mask: np.ndarray, lattice: np.ndarray) -> slicer.vtkOrientedImageData | None:
+    """Return a labelmap of the smallest box that holds a mask; None for an empty one."""
     box = box_of(mask)
     return None if box is None else oriented_image(mask[slices(box)], lattice, tuple(start for start, _ in box))
 
@@ -216,24 +218,15 @@ def _put(
         ids = []
         for structure in structures:
             segment_id = found.get(structure.index)
-            if segment_id is None:
-                segment = new_segment(structure, provenance)
-                _set_voxels(segment, stored[structure.index])
-                segment_id = add_segment(segmentation_node, segment, structure)
-            else:
-                segment = segment_of(segmentation_node, segment_id)
-                _set_voxels(segment, stored[structure.index])
-                describe_segment(segment, structure, provenance)
-            ids.append(segment_id)
+            segment = new_segment(structure) if segment_id is None else segment_of(segmentation_node, segment_id)
+            describe_segment(segment, structure, provenance)
+            segment.SetLabelValue(stored[structure.index].label)
+            segment.AddRepresentation(labelmap_name(), stored[structure.index].image)
+            ids.append(segment_id or add_segment(segmentation_node, segment, structure))
         _tell(segmentation_node, list(found.values()))
     finally:
         segmentation_node.EndModify(was_modifying)
     return ids
-
-
-def _set_voxels(segment: slicer.vtkSegment, stored: _Stored) -> None:
-    segment.SetLabelValue(stored.label)
-    segment.AddRepresentation(labelmap_name(), stored.image)
 
 
 def _erase(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> None:

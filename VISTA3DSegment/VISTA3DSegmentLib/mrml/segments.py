@@ -22,9 +22,25 @@ from .terminology import Codes, coded_structure, codes_of
 from .volumes import ijk_to_ras, volume_shape
 
 __all__ = [
-    "create_segmentation", "ensure_segment", "find_segment", "get_tag", "has_segment", "is_empty", "mask_box",
-    "read_mask", "require_labelmaps", "set_tag", "structure_of", "voxels_to_node",
-]  # fmt: skip
+    "add_segment",
+    "create_segmentation",
+    "describe_segment",
+    "ensure_segment",
+    "find_segment",
+    "find_segments",
+    "get_tag",
+    "has_segment",
+    "is_empty",
+    "labelmap_name",
+    "labelmap_of",
+    "mask_box",
+    "new_segment",
+    "read_mask",
+    "require_labelmaps",
+    "set_tag",
+    "structure_of",
+    "voxels_to_node",
+]
 
 
 def create_segmentation(
@@ -118,7 +134,7 @@ def describe_segment(
 ) -> None:
     """Store with a segment which structure it is and, if given, where it came from; name and color stay."""
     segment.SetTag(INDEX_TAG, str(structure.index))
-    if codes_of(segment.GetTerminology()) is None:
+    if structure.type is not None and codes_of(segment.GetTerminology()) is None:
         segment.SetTerminology(structure.terminology_entry())
     if provenance is not None:
         tag_provenance(segment, provenance)
@@ -231,6 +247,7 @@ def labelmap_of(
 
 
 def labelmap_name() -> str:
+    """Return Slicer's name of labelmaps among the representations of a segment."""
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
