@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .logic.settings import Settings
     from .logic.setup import Setup
     from .logic.volumes import OpenedVolumes
+    from .mrml.removal import QuickRemoval
     from .process import QProcessTransport
 
 log = logging.getLogger("vista3d.slicer")
@@ -47,7 +48,10 @@ def services() -> Services:
 def reset() -> None:
     """End the services, e.g. before the module is reloaded; the next call of :func:`services` makes new ones."""
     while _running:
-        _running.pop().close()
+        ended = _running.pop()
+        ended.close()
+        if "removal" in vars(ended):
+            ended.removal.close()
 
 
 class Services:
@@ -130,8 +134,16 @@ class Services:
         """The automatic run; one at a time."""
         from .logic.automatic import AutomaticRun
 
+        _ = self.removal  # from the first result on
         subject_hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         return AutomaticRun(self.engine, self.volumes, slicer.mrmlScene, subject_hierarchy, self.settings)
+
+    @cached_property
+    def removal(self) -> QuickRemoval:
+        """Lets results with many segments be deleted at once; it outlives :meth:`close`, as the scene does."""
+        from .mrml.removal import QuickRemoval
+
+        return QuickRemoval(slicer.mrmlScene)
 
     @cached_property
     def refinement(self) -> Refinement:
