@@ -189,20 +189,13 @@ class AutomaticPanel:
 
     def choose_in_view(self) -> None:
         """Choose the structures of the segmentation that the slice views show; without any, all in the first view."""
-        from ..logic.in_view import structures_in_view
-
         segmentation, views = self.ui.segmentationSelector.currentNode(), self.region.slice_nodes()
-        found: tuple[int, ...] = ()
-        if segmentation is not None and self.volume is not None:
-            try:
-                found = structures_in_view(segmentation, self.volume, views, self.choice.catalogue)
-            except VistaError as error:
-                self.message.show(str(error))
-                return
-        if found:
-            self.choice.check_only(found)
-        else:
-            self.choice.check_everything()
+        try:
+            seen = self.choice.check_in_view(segmentation, views)
+        except VistaError as error:
+            self.message.show(str(error))
+            return
+        if not seen:
             self.region.show(SLICE_VIEW, self.region.view)
 
     # What is shown
