@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import IGNORE, load_case, read_index
+from VISTA3DCore.training.datasets import load_case, read_index
 from VISTA3DCore.training.deformation import DeformationConfig, sample_points
 from VISTA3DCore.training.hu_statistics import hu_statistics
 from VISTA3DCore.training.lesions import LESIONS, add_lesions
@@ -111,15 +111,23 @@ def test_without_a_complete_case_there_is_one_sentence(tiny_model, labelled_case
 
 
 def test_worker_processes_draw_what_one_process_draws(tiny_model, labelled_case):
-    case = load_case(labelled_case, tiny_model, 20)
-    anatomy = SyntheticAnatomy([case], tiny_model)
-    source = PatchSource([case], tiny_model, 4, PatchConfig(seed=5, synthetic=0.5), anatomy)
-    loader = torch.utils.data.DataLoader(
-        source, batch_size=None, num_workers=1, multiprocessing_context="spawn", collate_fn=None
-    )
+    case = load_case(labelled_case, tiny_model, 16)
+    config = PatchConfig(seed=5, synthetic=0.5)
+    source = PatchSource([case], tiny_model, 6, config, SyntheticAnatomy([case], tiny_model))
+    loader = torch.utils.data.DataLoader(source, batch_size=None, num_workers=1, multiprocessing_context="spawn")
 
+    names = set()
     for number, patch in enumerate(loader):
         assert np.array_equal(patch.image, source[number].image)
         assert np.array_equal(patch.label, source[number].label)
         assert patch.image.shape == tiny_model.window
-        assert (patch.label[patch.label != IGNORE] < IGNORE).all()
+        names.add(patch.name)
+    assert names == {"tiny", "synthetic of tiny"}
+
+
+def test_synthetic_patches_need_a_source(tiny_model, labelled_case):
+    case = load_case(labelled_case, tiny_model, 16)
+    with pytest.raises(InputError, match="no source"):
+        PatchSource([case], tiny_model, 1, PatchConfig(synthetic=0.1))
+    with pytest.raises(InputError, match="no labelled case"):
+        PatchSource([], tiny_model, 1)

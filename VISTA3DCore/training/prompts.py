@@ -21,7 +21,7 @@ ZERO_SHOT = 512
 
 
 class Patch(Protocol):
-    """What prompts are sampled from; :class:`VISTA3DCore.training.patches.PatchData` is one."""
+    """What prompts are sampled from; :class:`VISTA3DCore.training.datasets.PatchData` is one."""
 
     label: np.ndarray
     pseudo_label: np.ndarray | None
@@ -126,14 +126,15 @@ def sample_prompts(
     told, clicked = _modes(config, rng)
     pseudo = None if meaning.complete else patch.pseudo_label
     parts = None if told or patch.supervoxel is None else _parts(patch, meaning, pseudo, config)
-    own = _Round(patch.label, meaning, config, None if pseudo is not None else parts, rng)
-    objects = own.objects(_askable(meaning, config), meaning.objects)
+    own = _Round(patch.label, meaning, config, None if pseudo is not None else parts, clicked, rng)
+    objects = own.objects(_askable(meaning, config), meaning.objects if clicked else ())
     if pseudo is not None:
-        predicted = _Round(pseudo, replace(meaning, annotated=()), config, parts, rng)
+        predicted = _Round(pseudo, replace(meaning, annotated=()), config, parts, clicked, rng)
         objects += [replace(one, pseudo=True) for one in predicted.objects(_predictable(meaning, config))]
     elif parts is not None and not meaning.complete:
         objects += own.unseen()
-    return [one for one in (_offered(one, told, clicked) for one in objects) if one.ask or one.clicks is not None]
+    told_objects = (replace(one, ask=told and bool(one.classes)) for one in objects)
+    return [one for one in told_objects if one.ask or one.clicks is not None]
 
 
 def next_prompts(
@@ -161,11 +162,6 @@ def _modes(config: PromptConfig, rng: np.random.Generator) -> tuple[bool, bool]:
     if rng.random() < config.drop_label:
         return False, True
     return True, bool(rng.random() >= config.drop_clicks)
-
-
-def _offered(one: PromptObject, told: bool, clicked: bool) -> PromptObject:
-    """Return the object with what remains of its prompts."""
-    return replace(one, ask=told and bool(one.classes), clicks=one.clicks if clicked else None)
 
 
 def _askable(meaning: LabelMeaning, config: PromptConfig) -> list[int]:
@@ -213,9 +209,11 @@ class _Round:
         meaning: LabelMeaning,
         config: PromptConfig,
         parts: Parts | None,
+        clicked: bool,
         rng: np.random.Generator,
     ) -> None:
         self._label, self._meaning, self._config, self._parts, self._rng = label, meaning, config, parts, rng
+        self._clicked = clicked
         self._counts = np.bincount(label.reshape(-1), minlength=IGNORE + 1)
         self._margin = config.margin_voxels(label.shape)
         # With supervoxels the reference begins with as many clicks as allowed, all of them positive.
@@ -259,7 +257,7 @@ class _Round:
     def _object(self, code: int) -> PromptObject:
         members = self._meaning.members(code)
         target = target_of(self._label, members, self._meaning) if members else object_of(self._label, code)
-        special = any(catalogue()[member].special_click_tokens for member in members)
+        special = _special(members)
         plain = special or not members or self._parts is None
         kind = REGULAR if plain else str(self._rng.choice(KINDS, p=self._config.kinds))
         part = None if kind == REGULAR else self._cut(kind, target.inside)
@@ -271,8 +269,12 @@ class _Round:
         config, unknown = self._config, not members
         hidden = not special and self._rng.random() < config.zero_shot_regular
         token = ZERO_SHOT if unknown or hidden else members[0]
-        clicks = regular_clicks(target.inside, target.valid & ~target.inside, self._first, self._margin, self._rng)
+        clicks = self._clicks(target) if self._clicked else None
         return PromptObject(target.inside, target.valid, members, token, special, clicks)
+
+    def _clicks(self, target: Target) -> Clicks:
+        outside = target.valid & ~target.inside
+        return regular_clicks(target.inside, outside, self._first, self._margin, self._rng)
 
     def _changed(self, members: tuple[int, ...], target: Target, part: PartObject, kind: str) -> PromptObject:
         if not part.zero_shot:
@@ -289,7 +291,12 @@ class _Round:
     def _absent(self, code: int) -> PromptObject:
         members = self._meaning.members(code)
         target = target_of(self._label, members, self._meaning)
-        return PromptObject(target.inside, target.valid, members, members[0])
+        return PromptObject(target.inside, target.valid, members, members[0], _special(members))
+
+
+def _special(members: tuple[int, ...]) -> bool:
+    """Return whether clicks on a structure are ambiguous between it and its organ."""
+    return any(catalogue()[member].special_click_tokens for member in members)
 
 
 def choose_labels(label: np.ndarray, case: LoadedCase, classes: np.ndarray, absent: int, rng: np.random.Generator):
