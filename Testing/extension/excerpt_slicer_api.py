@@ -1,6 +1,6 @@
 """Write ``slicer_api_excerpt.json``: the facts about the classes of Slicer that the module uses.
 
-VISTA3D_SLICER_API=slicer_api.json python Testing/slicer/excerpt_slicer_api.py
+VISTA3D_SLICER_API=slicer_api.json python Testing/extension/excerpt_slicer_api.py
 """
 
 from __future__ import annotations

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-# The package slicer takes in every folder of its name on the path, so it would import this one, all tests included.
-_path = list(sys.path)
-sys.path[:] = [one for one in _path if Path(one or ".").resolve() != Path(__file__).resolve().parents[1]]
-import slicer  # noqa: E402
-
-sys.path[:] = _path
-
-from mrml_scene import AFFINES, SHAPE, TRANSFORMS, Application, ball  # noqa: E402
+import slicer
+from mrml_scene import AFFINES, SHAPE, TRANSFORMS, Application, ball
 
 
 @pytest.fixture

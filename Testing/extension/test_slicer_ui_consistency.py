@@ -79,5 +79,5 @@ def test_the_excerpt_is_current():
     whole = json.loads(whole_list().read_text(encoding="utf-8"))
 
     assert EXCERPT.read_text(encoding="utf-8") == written(excerpt_of(whole, used_classes())), (
-        "run Testing/slicer/excerpt_slicer_api.py"
+        "run Testing/extension/excerpt_slicer_api.py"
     )
