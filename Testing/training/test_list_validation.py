@@ -147,6 +147,13 @@ def test_a_class_that_the_label_set_lacks(folder):
     assert case_of(data.training[0]).classes == {1: ()}
 
 
+def test_planning_volumes_are_nothing_to_learn(folder):
+    entries = [{"image": folder.image("a"), "label": folder.label("s", (1, 2)), "labels": {"1": "PTV70", "2": "GTV"}}]
+    data = folder.data(entries)
+    assert case_of(data.training[0]).classes == {2: ()}
+    assert not has_errors(validate(data, MODEL))
+
+
 def test_folds_split_cases_and_groups_become_their_members(folder):
     entries = [
         {"image": folder.image(str(n), n), "label": folder.label(f"s{n}"), "fold": n % 3, "supervoxel": "sv.nii.gz"}

@@ -12,6 +12,7 @@ Where not everything was annotated, 0 says nothing about the other structures: t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +32,8 @@ IGNORE = 255
 
 FIRST_UNION = 140
 """Labels from here on stand for unions of classes, such as "left lung" (both of its lobes), or for unknown objects."""
+
+_PLANNED = re.compile(r"[PCI]TV", re.IGNORECASE)
 
 GRID_TOLERANCE = 0.05
 """Corners of an image and its label map may differ by this part of a voxel: headers are rounded."""
@@ -154,12 +157,17 @@ def read_index(folder: Path, split: str = "train") -> list[Case]:
 
 
 def case_of(item: DataItem, dataset: str = "") -> Case:
-    """Return an entry of a data list as a case; groups of the catalogue ("kidney") become unions of their members."""
+    """Return an entry of a data list as a case.
+
+    Groups of the catalogue ("kidney") become unions of their members. Planning volumes of radiotherapy are left out:
+    they are margins that somebody drew, nothing that a network could see.
+    """
+    seen = {value for value, ids in item.classes.items() if ids or not _PLANNED.match(item.names.get(value, ""))}
     return Case(
         name=item.name,
         image=item.image,
         label=item.label,
-        classes={value: _leaves(ids) for value, ids in item.classes.items()},
+        classes={value: _leaves(ids) for value, ids in item.classes.items() if value in seen},
         complete=item.complete,
         weight=item.weight,
         pseudo_label=item.pseudo_label,
