@@ -203,8 +203,11 @@ def test_an_existing_segmentation_is_updated_in_place(tiny: Running) -> None:
     segmentation, ids, _notes = tiny.segment()
     segmentation.GetSegmentation().GetSegment(ids[0]).SetColor(0.1, 0.2, 0.3)
     segmentation.GetSegmentation().AddEmptySegment("mine", "My own")
+    announced = []
+    tiny.run.writing.connect(lambda node: announced.append((node, node.GetSegmentation().GetNumberOfSegments())))
     again, new_ids, _notes = tiny.segment(segmentation=segmentation, structures=(LIVER, 5))
     assert again is segmentation
+    assert announced == [(segmentation, 3)]  # in time to keep its state for undo
     assert new_ids[0] == ids[0]
     assert segmentation.GetSegmentation().GetSegment(ids[0]).GetColor() == (0.1, 0.2, 0.3)
     assert segmentation.GetSegmentation().GetNumberOfSegments() == 4

@@ -28,6 +28,7 @@ from mrml_scene import (
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, read_clicks, store_clicks
 from VISTA3DSegmentLib.mrml.labelmaps import oriented_image
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
 from VISTA3DSegmentLib.mrml.results import empty_segments, write_in_steps, write_result
@@ -272,10 +273,14 @@ def test_surfaces_follow_the_new_result(segmentation: Segmentation, ct: Volume) 
 
 def test_a_result_can_be_undone(app: Application, segmentation: Segmentation, ct: Volume) -> None:
     write_result(segmentation, ct, spots(6), {}, [LIVER, SPLEEN, AORTA], FACTS)
+    clicked = ClickList((StoredClick((1.0, 2.0, 3.0)),), LIVER.index)
+    store_clicks(segmentation, "liver", clicked)
     editor = app.editor(segmentation, ct, "liver")
     editor.writer.save_state()
     write_result(segmentation, ct, spots(6, 1), {}, [LIVER, SPLEEN], {"model": "mini"})
+    assert not read_clicks(segmentation, "liver").clicks
     editor.logic.Undo()
+    assert read_clicks(segmentation, "liver") == clicked
     for structure in (LIVER, SPLEEN, AORTA):
         assert np.array_equal(read_mask(segmentation, structure.name, ct), spots(6) == structure.index)
     assert read_provenance(segmentation, "liver")["model"] == "vista3d-ct"

@@ -97,7 +97,8 @@ class AutomaticRun:
     :param subject_hierarchy: where new segmentations get their place, if there is one.
     :param settings: where measured times are kept.
 
-    Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; then exactly one of
+    Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; ``writing(segmentation node)``
+    before an existing segmentation is changed, so that its state can be kept for undo; then exactly one of
     ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``.
     """
 
@@ -109,8 +110,8 @@ class AutomaticRun:
         subject_hierarchy: slicer.vtkMRMLSubjectHierarchyNode | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.started, self.progressed, self.finished = Signal(), Signal(), Signal()
-        self.failed, self.cancelled = Signal(), Signal()
+        self.started, self.progressed, self.writing = Signal(), Signal(), Signal()
+        self.finished, self.failed, self.cancelled = Signal(), Signal(), Signal()
         self._engine, self._volumes, self._scene = engine, volumes, scene
         self._subject_hierarchy, self._forecast = subject_hierarchy, Forecast(engine, volumes, settings)
         self._run: _Run | None = None
@@ -217,6 +218,8 @@ class AutomaticRun:
             node = run.made = create_segmentation(
                 self._scene, request.volume, subject_hierarchy=self._subject_hierarchy
             )
+        else:
+            self.writing(node)
         ids = yield from write_in_steps(node, request.volume, labels, masks, structures, result.provenance)
         return ids, [*notes, *result.notes, *_not_found([one for one in structures if one.index not in present])]
 

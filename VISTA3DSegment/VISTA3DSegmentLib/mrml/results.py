@@ -20,6 +20,7 @@ from VISTA3DCore.errors import InputError
 
 from ..i18n import tr as _
 from .boxes import NO_BOX, box_of, slices
+from .clicks import TAG as CLICKS_TAG
 from .labelmaps import (
     array_of,
     move_to,
@@ -60,8 +61,8 @@ def write_result(
     """Write structures into a segmentation; return the ids of their segments, in order.
 
     A segment that is there already (see :func:`VISTA3DSegmentLib.mrml.segments.find_segment`) gets the new voxels and
-    keeps its id, name and color; all other segments are untouched. A structure without voxels becomes an empty segment,
-    see :func:`empty_segments`. Observers of the node hear of everything at once.
+    keeps its id, name and color, but not its clicks; all other segments are untouched. A structure without voxels
+    becomes an empty segment, see :func:`empty_segments`. Observers of the node hear of everything at once.
 
     :param labels: uint16 [i, j, k] on the volume's grid, value = index of a structure.
     :param masks: bool [i, j, k] of the structures that overlap others, by index.
@@ -220,6 +221,7 @@ def _put(
             segment_id = found.get(structure.index)
             segment = new_segment(structure) if segment_id is None else segment_of(segmentation_node, segment_id)
             describe_segment(segment, structure, provenance)
+            segment.RemoveTag(CLICKS_TAG)  # they were on what is replaced
             segment.SetLabelValue(stored[structure.index].label)
             segment.AddRepresentation(labelmap_name(), stored[structure.index].image)
             ids.append(segment_id or add_segment(segmentation_node, segment, structure))

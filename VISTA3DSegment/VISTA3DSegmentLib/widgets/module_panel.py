@@ -74,6 +74,7 @@ class ModulePanel:
         for selector in (self.automatic.ui.modelSelector, self.automatic.ui.deviceSelector):
             selector.connect("currentIndexChanged(int)", lambda _index: self._load_model())
         self._listeners = [
+            (self._services.automatic.writing, self.refine.keep_for_undo),
             (self._services.automatic.finished, self._on_finished),
             (self._services.engine.reported, self._on_reported),
             (self._services.engine.noticed, self._on_noticed),

@@ -84,6 +84,11 @@ class RefinePanel:
         if segment_id:
             self.editor.setCurrentSegmentID(segment_id)
 
+    def keep_for_undo(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
+        """Keep a segmentation's state, if it is the one in the editor, so that the next change can be undone."""
+        if self._entered and self.editor.segmentationNode() is segmentation_node:
+            self.editor.saveStateForUndo()
+
     def activate(self) -> None:
         """Choose our effect, if there is a segment to click on."""
         if self._entered and self.editor.mrmlSegmentEditorNode() is not None:
