@@ -11,6 +11,8 @@ from VISTA3DCore.inference.components import label_components
 
 AIR_HU = -800.0
 """Below is air or lung (Project-MONAI/VISTA scripts/slic_process_sam.py)."""
+SMALL_SHARE = 0.01
+"""Pieces below this share of the largest one (table, tubes) are no body; they would use up supervoxels."""
 OUTSIDE_HU = -950.0
 """Median below: air outside the body. Lung tissue that touches the image's border has a median near -850."""
 
@@ -85,7 +87,8 @@ def body_mask(image: np.ndarray) -> np.ndarray:
     """Return what is not the air around the body: bool [a, b, c].
 
     Air is every component below -800 HU that reaches the image's border and is too thin for lung tissue, closed by 3^3
-    as in the reference (which takes the largest component of such voxels, in a chest at times the lungs).
+    as in the reference (which takes the largest component of such voxels, in a chest at times the lungs). Small pieces
+    that it surrounds count as air too.
     """
     components, count = label_components(image < AIR_HU)
     air = np.zeros(image.shape, bool)
@@ -95,7 +98,17 @@ def body_mask(image: np.ndarray) -> np.ndarray:
             air |= component
     from scipy.ndimage import binary_closing
 
-    return ~binary_closing(np.pad(air, 1, mode="edge"), np.ones((3, 3, 3)))[1:-1, 1:-1, 1:-1] | ~(image < 0)
+    closed = binary_closing(np.pad(air, 1, mode="edge"), np.ones((3, 3, 3)))[1:-1, 1:-1, 1:-1]
+    return _without_small_pieces(~closed | (image >= 0))
+
+
+def _without_small_pieces(body: np.ndarray) -> np.ndarray:
+    components, count = label_components(body, connectivity=6)
+    if count < 2:
+        return body
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    return (sizes >= SMALL_SHARE * sizes.max())[components] & body
 
 
 def _at_the_border(components: np.ndarray, count: int) -> list[int]:
