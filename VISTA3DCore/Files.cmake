@@ -22,6 +22,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/evaluate_options.py
   VISTA3DCore/cli/evaluate_paper.py
   VISTA3DCore/cli/evaluation.py
+  VISTA3DCore/cli/finetune.py
   VISTA3DCore/cli/main.py
   VISTA3DCore/cli/models.py
   VISTA3DCore/cli/outputs.py
@@ -33,6 +34,8 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/supervoxel_preview.py
   VISTA3DCore/cli/supervoxels.py
   VISTA3DCore/cli/tables.py
+  VISTA3DCore/cli/train.py
+  VISTA3DCore/cli/training_run.py
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
   VISTA3DCore/evaluation/campaign.py
@@ -127,20 +130,31 @@ set(CORE_SCRIPTS
   VISTA3DCore/supervoxels/tiny_vit.py
   VISTA3DCore/training/__init__.py
   VISTA3DCore/training/augmentation.py
+  VISTA3DCore/training/averaging.py
+  VISTA3DCore/training/branches.py
   VISTA3DCore/training/caching.py
-  VISTA3DCore/training/click_loss.py
+  VISTA3DCore/training/checkpointing.py
   VISTA3DCore/training/click_sampling.py
+  VISTA3DCore/training/curves.py
   VISTA3DCore/training/datasets.py
   VISTA3DCore/training/deformation.py
+  VISTA3DCore/training/distillation.py
+  VISTA3DCore/training/fitting.py
   VISTA3DCore/training/hu_statistics.py
   VISTA3DCore/training/initialisation.py
+  VISTA3DCore/training/judging.py
   VISTA3DCore/training/lesions.py
   VISTA3DCore/training/loop.py
   VISTA3DCore/training/losses.py
-  VISTA3DCore/training/mini.py
+  VISTA3DCore/training/objective.py
   VISTA3DCore/training/packaged.py
+  VISTA3DCore/training/parts.py
   VISTA3DCore/training/patches.py
+  VISTA3DCore/training/plan.py
+  VISTA3DCore/training/processes.py
   VISTA3DCore/training/prompts.py
+  VISTA3DCore/training/recipe.py
+  VISTA3DCore/training/samples.py
   VISTA3DCore/training/sampling.py
   VISTA3DCore/training/supervoxel_objects.py
   VISTA3DCore/training/synthetic.py
@@ -176,5 +190,12 @@ set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/evaluation/paper_table.json
   VISTA3DCore/training/hu_statistics.json
+  VISTA3DCore/training/stages/automatic-finetuning.yaml
+  VISTA3DCore/training/stages/automatic.yaml
+  VISTA3DCore/training/stages/finetune.yaml
+  VISTA3DCore/training/stages/interactive-finetuning.yaml
+  VISTA3DCore/training/stages/interactive.yaml
+  VISTA3DCore/training/stages/mini-clicks.yaml
+  VISTA3DCore/training/stages/mini.yaml
   Resources/Models/vista3d-mini.safetensors
   )

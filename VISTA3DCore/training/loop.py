@@ -1,249 +1,288 @@
-"""Supervised training of both branches at once, resumable at any step."""
+"""The training loop: one network, one recipe, any number of processes, resumable at any step."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from monai.transforms import ClassesToIndicesd
 
-from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.errors import InputError
+from VISTA3DCore.errors import Cancelled
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.click_head import ClickHead
+from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.augmentation import patch_transform, seed_transform
-from VISTA3DCore.training.click_loss import ClickObjects, click_loss
-from VISTA3DCore.training.datasets import IGNORE, LoadedCase
+from VISTA3DCore.progress import Progress
+from VISTA3DCore.training.averaging import MovingAverage
+from VISTA3DCore.training.branches import Branches
+from VISTA3DCore.training.checkpointing import RunFolder, TrainingError
+from VISTA3DCore.training.curves import Curves
+from VISTA3DCore.training.distillation import Teacher
+from VISTA3DCore.training.fitting import memory_told
 from VISTA3DCore.training.initialisation import localise_attention
-from VISTA3DCore.training.losses import map_loss, prompt_loss
-from VISTA3DCore.training.prompts import choose_labels
+from VISTA3DCore.training.judging import Judge
+from VISTA3DCore.training.objective import Losses, Objective
+from VISTA3DCore.training.parts import freeze, parameter_groups
+from VISTA3DCore.training.processes import Processes
+from VISTA3DCore.training.prompts import PromptConfig
+from VISTA3DCore.training.recipe import Recipe, to_yaml
+from VISTA3DCore.training.samples import Sample, Samples, batches
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Everything that a run needs.
+
+    :param model: with the classes that the result knows.
+    :param steps: length of the schedule.
+    :param samples: at least ``steps * recipe.batch``.
+    :param validation: samples of held-out cases, or None.
+    :param start: weights to begin with; None: random ones.
+    :param kept_classes: classes of the starting model whose answers are kept, where the recipe distils.
+    :param origin: what else decides about the weights (data, starting model), plain JSON.
+    """
+
+    recipe: Recipe
+    model: ModelConfig
+    steps: int
+    samples: Samples
+    prompts: PromptConfig
+    validation: Samples | None = None
+    start: Weights | None = None
+    kept_classes: tuple[int, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """The recipe of one run.
+class Outcome:
+    """How a run ended: its step, why it stopped, the last mean losses, the best validation, and the model file."""
 
-    :param steps: length of the schedule; one patch a step.
-    :param learning_rate: peak of the one-cycle schedule (warm-up, then cosine).
-    :param class_vector_rate: factor on the rate of the class embeddings and their mapping. From random weights these
-        few parameters must grow by an order of magnitude before any score can be sure.
-    :param absent_prompts: classes that are not in the patch but asked for, so that absence is learned.
-    :param click_interval: the click branch is trained in every n-th step.
-    :param click_only: train the interactive branch alone; encoder and automatic branch stay as they are.
-    :param click_objects: objects per click step.
-    :param click_iterations: answers, each after clicks on the errors of the one before, in one click step.
-    :param zero_shot: probability that an object is presented with the zero-shot token.
-    :param average_decay: of the exponential moving average of the weights, which is the result.
-    :param crop: side of the region that augmentation deforms; the window is its centre.
-    """
-
-    steps: int = 3000
-    learning_rate: float = 2e-3
-    class_vector_rate: float = 5.0
-    weight_decay: float = 1e-4
-    warm_up: int = 100
-    absent_prompts: int = 8
-    click_interval: int = 2
-    click_only: bool = False
-    click_objects: int = 2
-    click_iterations: int = 5
-    zero_shot: float = 0.25
-    average_decay: float = 0.995
-    crop: int = 80
-    seed: int = 0
-    save_every: int = 100
+    step: int
+    reason: str
+    losses: Losses
+    best: float | None
+    model: Path
 
 
 class Trainer:
-    """Trains one network on cases; its whole state lives in one checkpoint file.
+    """Trains one network.
 
-    Every step draws its patch and prompts from a generator seeded by the step's number, so a run that was stopped and
-    resumed sees what an uninterrupted one sees.
+    All that is random is keyed by the step, so a resumed run sees what an uninterrupted one sees.
 
-    :param classes: class indices that the model learns.
-    :param checkpoint: where the state is kept; training resumes from it if it exists.
+    :param folder: of the run; training goes on from the newest state in it.
+    :param workers: loading processes.
+    :raises InputError: if the folder holds another run.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        training: TrainingConfig,
-        cases: Sequence[LoadedCase],
-        classes: Sequence[int],
-        checkpoint: Path,
-    ) -> None:
-        if not cases:
-            raise InputError("There is no labelled case to train on.")
-        self.model, self.training, self.checkpoint = model, training, checkpoint
-        self.classes = np.asarray(classes)
-        self._special = {entry.index for entry in catalogue(model.label_set) if entry.special_click_tokens}
-        torch.manual_seed(training.seed)
-        self.network = build_network(model).train()
-        localise_attention(self.network.point_head)
-        self._click_head = ClickHead(self.network.point_head)
-        if training.click_only:
-            for part in (
-                self.network.image_encoder.encoder,
-                self.network.image_encoder.up_layers_auto,
-                self.network.class_head,
-            ):
-                part.requires_grad_(False)
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-        self.optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=training.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._learning_rate_factor)
+    def __init__(self, task: Task, folder: Path, device: str = "auto", workers: int = 0) -> None:
+        self.task, self.recipe, self._workers = task, task.recipe, workers
+        self.processes = Processes(device, self.recipe.precision)
+        self._places = self.processes.places(self.recipe.batch)
+        self.folder = RunFolder(folder, self.recipe.saving.keep)
+        self.folder.begin(to_yaml(self.recipe), self._identity(), self.processes.main)
+        self.network = self._begun()
+        branches = Branches(self.network, self.processes.arithmetic)
+        self.objective = Objective(branches, self.recipe.loss, task.prompts, self.recipe.seed, self._teacher())
+        self._judge = Judge(self.objective, task.validation, self.processes, self.recipe.validation)
+        self.parameters = [one for one in self.network.parameters() if one.requires_grad]
+        self.optimizer = self._optimizer()
+        self.average = MovingAverage(self.network, self.recipe.optimizer.average_decay)
         self.step = 0
-        self._cases = [self._indexed(case) for case in cases]
-        weights = np.array([case.case.weight for case in cases], float)
-        self._probabilities = weights / weights.sum()
-        self._transform = patch_transform(model, training.crop)
-        if checkpoint.exists():
-            self._load()
+        self._restore()
 
-    def run(self, until: float = float("inf"), report: Callable[[int, dict[str, float]], None] | None = None) -> bool:
-        """Train until the schedule's end or the clock time ``until`` (``time.monotonic``), whichever is first.
+    def run(self, progress: Progress | None = None, until: float = math.inf) -> Outcome:
+        """Train to the end of the schedule, until nothing gets better, or until the clock (``time.monotonic``) says so.
 
-        :param report: called with the step and the mean losses at every saved checkpoint.
-        :return: True if the schedule is complete.
+        :raises Cancelled: if ``progress`` was cancelled; the state is saved first.
+        :raises TrainingError: if a loss or a gradient is no number; the state before is saved first.
+        :raises DeviceError: if memory runs out, saying what would fit.
+        :raises OutputError: if a state cannot be saved.
         """
-        history: list[dict[str, float]] = []
-        while self.step < self.training.steps and time.monotonic() < until:
-            history.append(self.train_step())
-            if self.step % self.training.save_every == 0:
-                self.save()
-                if report:
-                    report(self.step, _means(history))
-                history = []
-        self.save()
-        return self.step >= self.training.steps
-
-    def start_from(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take over the weights of a model wherever name and shape agree; the rest begins at random."""
-        own = self.network.state_dict()
-        fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-        self.network.load_state_dict(own | fitting)
-        self.average = {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    def train_step(self) -> dict[str, float]:
-        """Draw one patch, train on it, and return its losses."""
-        rng = np.random.default_rng((self.training.seed, self.step))
-        case, arrays = self._cases[rng.choice(len(self._cases), p=self._probabilities)]
-        seed_transform(self._transform, int(rng.integers(2**31)))
-        patch = self._transform(dict(arrays))[0]
-        image, label = patch["image"].as_tensor()[None], patch["label"].as_tensor()[0].long()
-        losses = self._losses(image, label, case, rng)
-        self.optimizer.zero_grad(set_to_none=True)
-        if losses:
-            torch.stack(list(losses.values())).sum().backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-            self.optimizer.step()
-        self.schedule.step()
-        self._update_average()
-        self.step += 1
-        return {name: value.item() for name, value in losses.items()}
-
-    def _losses(
-        self, image: torch.Tensor, label: torch.Tensor, case: LoadedCase, rng: np.random.Generator
-    ) -> dict[str, torch.Tensor]:
-        prompts = choose_labels(label.numpy(), case, self.classes, self.training.absent_prompts, rng)
-        if not len(prompts):
-            return {}
-        targets, valid = torch.stack([label == value for value in prompts.tolist()]), label != IGNORE
-        clicking = self.step % self.training.click_interval == 0
-        automatic = not self.training.click_only
-        with torch.autocast("cpu", torch.bfloat16):
-            click_features, features = self.network.image_encoder(image, with_point=clicking, with_label=automatic)
-            if automatic:
-                features = self.network.class_head.image_post_mapping(features)[0].float()
-        losses = self._automatic_losses(features, prompts, targets, label, case) if automatic else {}
-        if clicking and (objects := self._click_objects(targets, prompts, valid, rng)):
-            losses["click"] = click_loss(
-                self._click_head, click_features, objects, valid, self.training.click_iterations, rng
+        progress, reason = Progress.of(progress), ""
+        curves = Curves(self.folder.curves if self.processes.main else None, self.step)
+        for batch in self._batches() if self.step < self.task.steps and not self._judge.patient_no_more else ():
+            reason = self._advance(batch, curves, progress, until)
+            if reason:
+                break
+        self._finish()
+        if reason == "cancelled":
+            raise Cancelled(
+                f"Stopped after step {self.step} of {self.task.steps}; the same command goes on from there."
             )
-        return losses
+        done = "the schedule is complete" if self.step >= self.task.steps else "nothing got better any more"
+        return Outcome(self.step, reason or done, curves.recent, self._judge.best, self.folder.model)
 
-    def _automatic_losses(
-        self,
-        features: torch.Tensor,
-        prompts: np.ndarray,
-        targets: torch.Tensor,
-        label: torch.Tensor,
-        case: LoadedCase,
-    ) -> dict[str, torch.Tensor]:
-        valid = label != IGNORE
-        logits = torch.stack([self._union_logit(features, case.members(int(label))) for label in prompts])
-        losses = {"prompt": prompt_loss(logits, targets, valid)}
-        if case.case.complete and valid.any():
-            losses["map"] = map_loss(logits, torch.as_tensor(prompts), label, valid)
-        return losses
+    def learn(self, batch: list[Sample], stop: bool = False) -> tuple[Losses, bool]:
+        """Make one step on this process's part of a batch.
 
-    def _union_logit(self, features: torch.Tensor, members: Sequence[int]) -> torch.Tensor:
-        """Return the score of a union of classes: somewhere the highest member's, smoothly."""
-        head = self.network.class_head
-        vectors = head.mlp(head.class_embeddings(torch.as_tensor(members).reshape(-1, 1)))[:, 0]
-        scores = torch.einsum("kc,cxyz->kxyz", vectors, features)
-        return scores[0] if len(members) == 1 else torch.logsumexp(scores, 0)
-
-    def _click_objects(
-        self, targets: torch.Tensor, prompts: np.ndarray, valid: torch.Tensor, rng: np.random.Generator
-    ) -> ClickObjects | None:
-        """Choose what is clicked in this patch; small remains at the border teach nothing."""
-        large = [row for row in range(len(prompts)) if int((targets[row] & valid).sum()) >= 30]
-        rows = rng.permutation(large)[: self.training.click_objects].tolist()
-        special = np.array([int(prompts[row]) in self._special for row in rows])
-        zero_shot = rng.random(len(rows)) < self.training.zero_shot
-        return ClickObjects(targets[rows], special, zero_shot) if rows else None
-
-    def _parameter_groups(self) -> list[dict]:
-        rate, head = self.training.learning_rate, self.network.class_head
-        vectors = [*head.mlp.parameters(), *head.class_embeddings.parameters()]
-        known = {id(parameter) for parameter in vectors}
-        others = [parameter for parameter in self.network.parameters() if id(parameter) not in known]
-        return [{"params": others, "lr": rate}, {"params": vectors, "lr": rate * self.training.class_vector_rate}]
-
-    def _learning_rate_factor(self, step: int) -> float:
-        warm_up = min(1.0, (step + 1) / self.training.warm_up)
-        return warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.training.steps))))
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.training.average_decay, (1 + self.step) / (10 + self.step))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1 - decay)
-
-    @staticmethod
-    def _indexed(case: LoadedCase) -> tuple[LoadedCase, dict[str, torch.Tensor]]:
-        """Attach the voxel lists that class-balanced cropping draws from."""
-        data = {"image": torch.as_tensor(case.image), "label": torch.as_tensor(case.label)}
-        return case, ClassesToIndicesd("label", num_classes=IGNORE, max_samples_per_class=20000)(data)
+        :return: the mean losses over it, and whether any process wants to stop.
+        """
+        with memory_told(self, batch):
+            history = [self.objective.learn(sample, 1.0 / len(batch)) for sample in batch]
+        losses = mean_losses(history)
+        bad = not all(math.isfinite(value) for value in losses.values())
+        touched = [float(one.grad is not None) for one in self.parameters]
+        *touched, any_bad, any_stop = self.processes.summed([*touched, float(bad), float(stop)])
+        if any_bad:
+            self._diverged(batch if bad else [], "loss")
+        self._update(batch, [bool(one) for one in touched])
+        return losses, bool(any_stop)
 
     def save(self) -> None:
-        """Write the state by rename, so that a kill leaves the last good one."""
-        state = {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.checkpoint.with_suffix(".part")
-        torch.save(state, temporary)
-        temporary.replace(self.checkpoint)
+        """Write the state, if this process is the one that writes."""
+        if not self.processes.main:
+            return
+        self.folder.save(
+            {
+                "step": self.step,
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state,
+                "scaler": self.processes.scaler_state(),
+                "judge": self._judge.state(),
+            }
+        )
 
-    def _load(self) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+    def rate_factor(self, step: int) -> float:
+        """Return what the learning rates are multiplied with: a warm-up, then a cosine."""
+        recipe = self.recipe.optimizer
+        warm_up = min(1.0, (step + 1) / recipe.warm_up) if recipe.warm_up else 1.0
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.task.steps)))
+        return warm_up * (recipe.final_rate + (1 - recipe.final_rate) * cosine)
+
+    def _advance(self, batch: list[Sample], curves: Curves, progress: Progress, until: float) -> str:
+        """Make one step and what follows it; return why the run must stop, or nothing."""
+        stop = progress.cancelled or time.monotonic() >= until
+        losses, stopping = self.learn(batch, stop)
+        curves.add(self.step, losses, self.optimizer.param_groups)
+        self._validate(curves)
+        due = self.step % self.recipe.saving.every == 0
+        if due or stopping or self._judge.patient_no_more:
+            self.save()
+        _tell(progress, self.step, self.task.steps, curves.recent)
+        if stopping:
+            return "the time is up" if time.monotonic() >= until else "cancelled"
+        return "nothing got better any more" if self._judge.patient_no_more else ""
+
+    def _validate(self, curves: Curves) -> None:
+        last = self.step == self.task.steps
+        if self.task.validation is None or (self.step % self.recipe.validation.every and not last):
+            return
+        with self.average.in_place(self.network):
+            scores, better = self._judge.judge()
+        curves.add_scores(self.step, scores)
+        if better:
+            self._write_model()
+
+    def _update(self, batch: list[Sample], touched: list[bool]) -> None:
+        """Change the weights by the gradients of all processes."""
+        self.processes.average_gradients(self.parameters, touched)
+        if any(touched):
+            norm = self.processes.clip(self.parameters, self.recipe.optimizer.clip)
+            if not math.isfinite(norm) and self.processes.precision != "fp16":  # there, the scaler sees to it
+                self._diverged(batch, "gradient")
+            factor = self.rate_factor(self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.network, self.step)
+
+    def _diverged(self, batch: list[Sample], what: str) -> None:
+        """Stop with the weights before this step.
+
+        :raises TrainingError: always.
+        """
+        names = [f"patch {sample.number} of '{sample.patch.name}'" for sample in batch]
+        found = ", ".join(self.processes.gathered(names)) or "unknown"
+        self.optimizer.zero_grad(set_to_none=True)
+        self.save()
+        raise TrainingError(
+            f"The {what} of step {self.step + 1} is not a number ({found}); the state before it is saved in "
+            f"'{self.folder.states}'. Look at that case, or lower the learning rate."
+        )
+
+    def _batches(self) -> Iterator[list[Sample]]:
+        return batches(self.task.samples, self.step, self.task.steps, self._places, self._workers)
+
+    def _begun(self) -> torch.nn.Module:
+        """Return the network as the run begins, on its device."""
+        torch.manual_seed(self.recipe.seed)
+        network = build_network(self.task.model).train()
+        if self.task.start is not None:
+            network.load_state_dict(dict(self.task.start))
+        else:
+            localise_attention(network.point_head)
+        freeze(network, self.recipe.frozen)
+        return network.to(self.processes.device)
+
+    def _teacher(self) -> Teacher | None:
+        if not self.recipe.loss.distillation or not self.task.kept_classes or self.task.start is None:
+            return None
+        network = build_network(self.task.model)
+        network.load_state_dict(dict(self.task.start))
+        network.requires_grad_(False).to(self.processes.device)
+        branches = Branches(network, self.processes.arithmetic)
+        return Teacher(branches, self.task.kept_classes, self.recipe.loss, self.task.prompts)
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        recipe = self.recipe.optimizer
+        groups = parameter_groups(self.network, recipe.learning_rate, recipe.rates)
+        for group in groups:
+            group["peak"] = group["lr"]
+        return self.processes.prepared(torch.optim.AdamW(groups, weight_decay=recipe.weight_decay))
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what decides about the weights; how often is saved or validated does not."""
+        import yaml
+
+        values = yaml.safe_load(to_yaml(self.recipe))
+        kept = {key: value for key, value in values.items() if key not in ("about", "saving", "validation")}
+        return {"recipe": kept, "steps": self.task.steps, "model": self.task.model.to_json(), **self.task.origin}
+
+    def _restore(self) -> None:
+        state = self.folder.load()
+        if state is None:
+            return
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.average, self.step = state["average"], state["step"]
+        self.average.restore(state["average"])
+        self.processes.restore_scaler(state["scaler"])
+        self._judge.restore(state["judge"])
+        self.step = state["step"]
+
+    def _finish(self) -> None:
+        """Leave the state and the result behind."""
+        if self.processes.main and not (self.folder.states / f"step-{self.step:08d}.pt").exists():
+            self.save()
+        if self._judge.best is None:
+            self._write_model()
+
+    def _write_model(self) -> None:
+        if self.processes.main:
+            kind = torch.float16 if self.recipe.saving.half else torch.float32
+            facts = {"recipe": self.recipe.name, "step": str(self.step)}
+            weights = self.average.state or self.network.state_dict()
+            save_checkpoint(self.folder.model, self.task.model, weights, kind, facts)
 
 
-def _means(history: list[dict[str, float]]) -> dict[str, float]:
-    names = {name for losses in history for name in losses}
-    return {name: float(np.mean([losses[name] for losses in history if name in losses])) for name in sorted(names)}
+def mean_losses(history: list[Losses]) -> Losses:
+    """Return the mean of each loss over the samples that have it."""
+    names = sorted({name for losses in history for name in losses})
+    found = {name: [losses[name] for losses in history if name in losses] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def _tell(progress: Progress, step: int, steps: int, losses: Losses) -> None:
+    """Report without stopping: the run looks at ``cancelled`` itself, when all processes can stop at the same step."""
+    text = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    try:
+        progress.update(step / steps, "Training", f"step {step} of {steps}, {text}")
+    except Cancelled:
+        return

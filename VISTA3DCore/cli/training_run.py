@@ -1,0 +1,146 @@
+"""What ``vista3d train`` and ``vista3d finetune`` share: checking, running, telling."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from VISTA3DCore.cli.console import say, spoken_warnings
+from VISTA3DCore.cli.reporting import Reporter
+from VISTA3DCore.errors import DeviceError, InputError
+
+if TYPE_CHECKING:
+    from VISTA3DCore.evaluation.data_list import DataList
+    from VISTA3DCore.network.config import ModelConfig
+    from VISTA3DCore.progress import Progress
+    from VISTA3DCore.training.loop import Outcome, Task
+
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", metavar="LIST", help="A data list (JSON), or a folder with one; may be repeated."),
+]
+Run = Annotated[
+    Path | None, typer.Option("--run", metavar="DIR", help="The run's folder; the same command again goes on in it.")
+]
+Config = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="YAML whose values replace the recipe's.")
+]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One value, e.g. optimizer.learning_rate=1e-4.")
+]
+Fold = Annotated[int | None, typer.Option("--fold", help="The fold of the lists that validates instead of teaching.")]
+Check = Annotated[bool, typer.Option("--check", help="Say everything that is wrong with the data, and stop.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", min=0.0, help="Stop after this time, to be gone on with.")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that prepare patches; 0: none.")]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keeps prepared cases between runs.")]
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a run is made: where, on what, and for how long."""
+
+    folder: Path | None
+    device: str
+    workers: int
+    minutes: float | None
+    check: bool
+    quiet: bool
+
+
+def read_lists(paths: Sequence[Path]) -> list[DataList]:
+    """Read data lists; two with the same name would be one data set."""
+    from VISTA3DCore.evaluation.data_list import read_data_list
+
+    return [read_data_list(path) for path in paths]
+
+
+def conduct(
+    session: Session,
+    lists: Sequence[DataList],
+    model: Callable[[], ModelConfig],
+    plan: Callable[[Progress], Task],
+    fold: int | None,
+) -> None:
+    """Check the data or train, and tell about it."""
+    main = os.environ.get("RANK", "0") == "0"
+    with spoken_warnings(), Reporter(session.quiet or not main) as reporter, _terminated(reporter.progress):
+        if session.check:
+            check(lists, model(), fold, reporter.progress)
+            return
+        if session.folder is None:
+            raise InputError("Give the run a folder with --run DIR.")
+        task = plan(reporter.progress.part(0.0, 0.02))
+        outcome = _run(session, task, reporter.progress)
+    if main and not session.quiet:
+        _tell(outcome)
+
+
+def check(lists: Sequence[DataList], model: ModelConfig, fold: int | None, progress: Progress) -> None:
+    """Say everything that is wrong with data lists.
+
+    :raises InputError: if training must not start.
+    """
+    from VISTA3DCore.training.validation import has_errors, validate
+
+    problems = []
+    for number, one in enumerate(lists):
+        part = progress.part(number / len(lists), (number + 1) / len(lists))
+        problems += validate(one, model, fold, part)
+    for problem in problems:
+        say(f"{problem.severity}: {problem}", "red" if problem.severity == "error" else "yellow")
+    if has_errors(problems):
+        count = sum(problem.severity == "error" for problem in problems)
+        raise InputError(f"{count} error{'s' * (count > 1)} in the data; training would fail or learn nonsense.")
+    cases = sum(len(one.training) for one in lists)
+    say(f"{cases} training case{'s' * (cases != 1)} checked: nothing stands in the way.")
+
+
+def _run(session: Session, task: Task, progress: Progress) -> Outcome:
+    from VISTA3DCore.training.loop import Trainer
+    from VISTA3DCore.training.plan import described
+
+    trainer = Trainer(task, session.folder, session.device, session.workers)
+    if trainer.processes.main and not session.quiet:
+        gone_on = f"; goes on after step {trainer.step}" if trainer.step else ""
+        say(f"{task.recipe.name}: {described(task)}, on {trainer.processes.device}{gone_on}")
+    until = math.inf if session.minutes is None else time.monotonic() + 60 * session.minutes
+    return trainer.run(progress.part(0.02, 1.0), until)
+
+
+def _tell(outcome: Outcome) -> None:
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in outcome.losses.items())
+    say(f"Stopped at step {outcome.step}: {outcome.reason}. Last losses: {losses or 'none'}.")
+    if outcome.best is not None:
+        say(f"Best mean Dice on the held-out patches: {outcome.best:.3f}.")
+    say(f"The model: {outcome.model}")
+
+
+@contextmanager
+def _terminated(progress: Progress) -> Iterator[None]:
+    """Let a polite request to end (of a batch system) save the state first."""
+    previous = signal.signal(signal.SIGTERM, lambda *_: progress.cancel())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def require_training() -> None:
+    """Check that the extra ``train`` is installed.
+
+    :raises DeviceError: if it is not.
+    """
+    from importlib.util import find_spec
+
+    missing = [name for name in ("accelerate", "tensorboardX", "yaml", "scipy") if find_spec(name) is None]
+    if missing:
+        raise DeviceError(f"{missing[0]} is not installed; training needs: pip install 'vista3d-core[train]'.")
