@@ -9,10 +9,11 @@ import numpy as np
 import slicer
 import vtk
 from engine_processes import coarse_phantom
-from vtk.util.numpy_support import numpy_to_vtk
+from mrml_scene import add_image
 
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DSegmentLib.logic.signals import Signal
+from VISTA3DSegmentLib.mrml.matrices import to_matrix
 
 #: Four windows of the tiny model (12 mm, 32 voxels): about half a second of work.
 SHAPE = (40, 40, 32)
@@ -95,26 +96,13 @@ def add_volume(
 ) -> slicer.vtkMRMLScalarVolumeNode:
     """Add a volume, by default the phantom that suits the tiny model."""
     volume = volume or coarse_phantom(SHAPE)
-    image = vtk.vtkImageData()
-    image.SetDimensions(volume.shape)
-    image.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(volume.array.T).ravel(), deep=True))
-    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-    node.SetAndObserveImageData(image)
-    node.SetIJKToRASMatrix(to_vtk(volume.affine))
-    return node
-
-
-def to_vtk(array: np.ndarray) -> vtk.vtkMatrix4x4:
-    """Return a 4x4 array as a matrix."""
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(np.asarray(array, dtype=float).ravel().tolist())
-    return matrix
+    return add_image(scene, volume.array, volume.affine, name)
 
 
 def add_transform(node: Any, array: np.ndarray) -> slicer.vtkMRMLLinearTransformNode:
     """Put a node under a new linear transform."""
     transform = node.GetScene().AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    transform.SetMatrixTransformToParent(to_vtk(array))
+    transform.SetMatrixTransformToParent(to_matrix(array))
     node.SetAndObserveTransformNodeID(transform.GetID())
     return transform
 

@@ -66,6 +66,19 @@ AFFINES = {
 OTHER_GRID = affine_of(rotation(4, 9, -13) @ np.diag([1.3, 1.2, 1.4]), (40, 41, 42))
 
 
+def add_image(
+    scene: slicer.vtkMRMLScene, array: np.ndarray, affine: np.ndarray, name: str = "CT"
+) -> slicer.vtkMRMLScalarVolumeNode:
+    """Add a volume with the voxels [i, j, k]."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(array.shape)
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(array.ravel(order="F"), deep=True))
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    node.SetAndObserveImageData(image)
+    node.SetIJKToRASMatrix(to_matrix(affine))
+    return node
+
+
 class Application:
     """A scene, and the logics of Slicer that observe it."""
 
@@ -88,14 +101,8 @@ class Application:
         self, shape: tuple[int, int, int], affine: np.ndarray, dtype: type = np.int16, name: str = "CT"
     ) -> slicer.vtkMRMLScalarVolumeNode:
         """Add a volume of random voxels, -1000 to 999."""
-        image = vtk.vtkImageData()
-        image.SetDimensions(shape)
         values = np.random.default_rng(0).integers(-1000, 1000, shape[::-1]).astype(dtype)
-        image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(values.ravel(), deep=True))
-        node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        node.SetAndObserveImageData(image)
-        node.SetIJKToRASMatrix(to_matrix(affine))
-        return node
+        return add_image(self.scene, values.T, affine, name)
 
     def add_transform(self, matrix: np.ndarray, parent: slicer.vtkMRMLNode | None = None) -> slicer.vtkMRMLNode:
         """Add a linear transform."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from engine_helpers import EngineUnderTest
-from vtk.util.numpy_support import numpy_to_vtk
+from mrml_scene import Application, add_image
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.clicks import Click
@@ -21,78 +20,29 @@ from VISTA3DSegmentLib.logic.mirror import ClickMirror
 from VISTA3DSegmentLib.logic.refinement import Refinement
 from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
 from VISTA3DSegmentLib.mrml.clicks import ClickList, read_clicks
+from VISTA3DSegmentLib.mrml.matrices import to_array
 from VISTA3DSegmentLib.mrml.segments import read_mask
 from VISTA3DSegmentLib.mrml.volumes import to_volume
 from VISTA3DSegmentLib.mrml.writing import EditorLogicWriter
 
-LOGICS = {
-    "Colors": slicer.vtkMRMLColorLogic,
-    "Volumes": slicer.vtkSlicerVolumesLogic,
-    "Segmentations": slicer.vtkSlicerSegmentationsModuleLogic,
-    "Markups": slicer.vtkSlicerMarkupsLogic,
-    "SubjectHierarchy": slicer.vtkSlicerSubjectHierarchyModuleLogic,
-}
 SHAPE = (40, 40, 32)
 SPACING_MM = 12.0
 #: With the tiny model's random weights, every click on this structure changes something.
 TUMOR = 23
 
 
-class Scene:
-    """A scene with the logics that clicks need."""
+class Scene(Application):
+    """A scene with what clicks need."""
 
-    def __init__(self) -> None:
-        self.scene = slicer.vtkMRMLScene()
-        self.application = slicer.vtkSlicerApplicationLogic()
-        self.application.SetMRMLScene(self.scene)
-        self.logics = {name: factory() for name, factory in LOGICS.items()}
-        for name, logic in self.logics.items():
-            logic.SetMRMLScene(self.scene)
-            logic.SetMRMLApplicationLogic(self.application)
-            self.application.SetModuleLogic(name, logic)
-
-    def add_volume(self, affine: np.ndarray, array: np.ndarray | None = None) -> slicer.vtkMRMLScalarVolumeNode:
+    def add_ct(self, affine: np.ndarray, array: np.ndarray | None = None) -> slicer.vtkMRMLScalarVolumeNode:
         """Add a CT; by default the phantom, whose anatomy the affine moves along."""
         array = paint_phantom(SHAPE)[0].array.astype(np.int16) if array is None else array
-        image = vtk.vtkImageData()
-        image.SetDimensions(array.shape)
-        image.GetPointData().SetScalars(numpy_to_vtk(array.T.ravel(), deep=True))
-        node = self.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
-        node.SetAndObserveImageData(image)
-        node.SetIJKToRASMatrix(to_vtk(affine))
-        return node
+        return add_image(self.scene, array, affine)
 
     def add_segmentation(self, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Segmentation")
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-        return node
-
-    def save(self, folder: Path) -> Path:
-        """Save the scene as a bundle."""
-        bundle = folder / "scene.mrb"
-        assert self.scene.WriteToMRB(str(bundle), None)
-        return bundle
-
-    def load(self, bundle: Path) -> None:
-        """Load a bundle as Slicer does."""
-        with zipfile.ZipFile(bundle) as archive:
-            archive.extractall(bundle.parent)
-        io, manager, cache = slicer.vtkMRMLRemoteIOLogic(), slicer.vtkDataIOManagerLogic(), bundle.parent / "cache"
-        cache.mkdir()
-        io.GetCacheManager().SetRemoteCacheDirectory(str(cache))
-        io.SetMRMLScene(self.scene)
-        manager.SetMRMLApplicationLogic(self.application)
-        manager.SetAndObserveDataIOManager(io.GetDataIOManager())
-        io.AddDataIOToScene()
-        self.logics |= {"RemoteIO": io, "DataIOManager": manager}
-        (description,) = bundle.parent.glob("**/*.mrml")
-        self.scene.SetURL(str(description))
-        self.scene.Import()
-
-    def add_transform(self, matrix: np.ndarray) -> slicer.vtkMRMLLinearTransformNode:
-        node = self.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        node.SetMatrixTransformToParent(to_vtk(matrix))
         return node
 
 
@@ -110,7 +60,7 @@ class Clicking(Scene):
         super().__init__()
         self.loop, self.under_test, self.model = engine.loop, engine, str(model)
         if bundle is None:
-            self.volume_node = self.add_volume(plain_affine() if affine is None else affine, array)
+            self.volume_node = self.add_ct(plain_affine() if affine is None else affine, array)
             self.segmentation_node = self.add_segmentation(self.volume_node)
             self.segment_id = self.segmentation_node.GetSegmentation().AddEmptySegment("tumor", "lung tumor")
         else:
@@ -120,7 +70,7 @@ class Clicking(Scene):
             self.segment_id = self.segmentation_node.GetSegmentation().GetNthSegmentID(0)
         self.editor = slicer.vtkSlicerSegmentEditorLogic()
         self.editor.SetMRMLScene(self.scene)
-        self.editor.SetMRMLApplicationLogic(self.application)
+        self.editor.SetMRMLApplicationLogic(self.logic)
         self.editor_node = self.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
         self.editor.SetSegmentEditorNode(self.editor_node)
         self.editor.SetMaximumNumberOfUndoStates(10)  # as the Segment Editor does
@@ -236,17 +186,7 @@ def rotation(degrees: Sequence[float]) -> np.ndarray:
     transform = vtk.vtkTransform()
     for rotate, angle in zip((transform.RotateX, transform.RotateY, transform.RotateZ), degrees, strict=True):
         rotate(angle)
-    return from_vtk(transform.GetMatrix())
-
-
-def to_vtk(array: np.ndarray) -> vtk.vtkMatrix4x4:
-    matrix = vtk.vtkMatrix4x4()
-    matrix.DeepCopy(np.asarray(array, dtype=float).ravel().tolist())
-    return matrix
-
-
-def from_vtk(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
-    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    return to_array(transform.GetMatrix())
 
 
 def as_clicks(click_list: ClickList) -> list[Click]:

@@ -198,7 +198,7 @@ def pixel_of(renderer: vtk.vtkRenderer, place: np.ndarray) -> tuple[float, float
 def add_ball(scene: Scene, center: tuple[float, float, float], radius: float = 30.0, name: str = "ball"):
     """Return a segmentation with a ball whose surface is shown in 3D."""
     existing = scene.scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-    node = existing or scene.add_segmentation(scene.add_volume(plain_affine()))
+    node = existing or scene.add_segmentation(scene.add_ct(plain_affine()))
     sphere = vtk.vtkSphereSource()
     sphere.SetCenter(center)
     sphere.SetRadius(radius)

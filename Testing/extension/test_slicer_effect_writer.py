@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
-from refinement_helpers import Scene, plain_affine, to_vtk
+from refinement_helpers import Scene, plain_affine
 from vtk.util.numpy_support import vtk_to_numpy
 
 from VISTA3DSegmentLib.logic.effect_writer import EffectWriter
+from VISTA3DSegmentLib.mrml.matrices import to_matrix
 from VISTA3DSegmentLib.mrml.segments import read_mask
 from VISTA3DSegmentLib.mrml.writing import EditorLogicWriter, write_box
 
@@ -55,18 +56,18 @@ class Editing(Scene):
 
     def __init__(self) -> None:
         super().__init__()
-        self.volume = self.add_volume(plain_affine())
+        self.volume = self.add_ct(plain_affine())
         self.node = self.add_segmentation(self.volume)
         self.liver, self.spleen = (self.node.GetSegmentation().AddEmptySegment(one, one) for one in ("liver", "spleen"))
         self.editor_node = self.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode")
-        self.logic = slicer.vtkSlicerSegmentEditorLogic()
-        self.logic.SetMRMLScene(self.scene)
-        self.logic.SetMRMLApplicationLogic(self.application)
-        self.logic.SetSegmentEditorNode(self.editor_node)
-        self.logic.SetSegmentationNode(self.node)
-        self.logic.SetSourceVolumeNode(self.volume)
-        self.logic.SetCurrentSegmentID(self.liver)
-        self.effect = RecordingEffect(self.logic, self.editor_node)
+        self.editor = slicer.vtkSlicerSegmentEditorLogic()
+        self.editor.SetMRMLScene(self.scene)
+        self.editor.SetMRMLApplicationLogic(self.logic)
+        self.editor.SetSegmentEditorNode(self.editor_node)
+        self.editor.SetSegmentationNode(self.node)
+        self.editor.SetSourceVolumeNode(self.volume)
+        self.editor.SetCurrentSegmentID(self.liver)
+        self.effect = RecordingEffect(self.editor, self.editor_node)
         self.writer = EffectWriter(self.effect)
 
     def write(self, writer, segment_id: str, before: np.ndarray, after: np.ndarray) -> None:
@@ -115,7 +116,7 @@ def test_another_segment_than_the_selected_one_is_reached_as_well(editing):
 
 
 def test_without_an_editor_node_the_named_segment_is_reached(editing):
-    writer = EffectWriter(RecordingEffect(editing.logic, None))
+    writer = EffectWriter(RecordingEffect(editing.editor, None))
     editing.write(writer, editing.liver, EMPTY, FULL)
     assert np.array_equal(editing.mask(editing.liver), whole(FULL))
 
@@ -124,19 +125,19 @@ def test_one_undo_step_takes_everything_back(editing):
     editing.write(editing.writer, editing.liver, EMPTY, FULL)
     swapped = FULL ^ HALF
     editing.write(editing.writer, editing.liver, FULL, swapped)
-    editing.logic.Undo()
+    editing.editor.Undo()
     assert np.array_equal(editing.mask(editing.liver), whole(FULL))
-    editing.logic.Undo()
+    editing.editor.Undo()
     assert not editing.mask(editing.liver).any()
-    editing.logic.Redo()
-    editing.logic.Redo()
+    editing.editor.Redo()
+    editing.editor.Redo()
     assert np.array_equal(editing.mask(editing.liver), whole(swapped))
 
 
 @pytest.mark.parametrize("overwrite", ["OverwriteNone", "OverwriteAllSegments"])
 def test_overwriting_is_as_chosen_in_the_editor(editing, overwrite):
     editing.write(editing.writer, editing.liver, EMPTY, FULL)
-    editing.logic.SetCurrentSegmentID(editing.spleen)
+    editing.editor.SetCurrentSegmentID(editing.spleen)
     editing.editor_node.SetOverwriteMode(getattr(editing.editor_node, overwrite))
     editing.write(editing.writer, editing.spleen, EMPTY, HALF)
     assert np.array_equal(editing.mask(editing.spleen), whole(HALF))
@@ -157,9 +158,9 @@ def test_masking_to_a_range_of_intensities_holds(editing):
 
 def test_it_writes_what_the_logic_itself_writes():
     results = []
-    for make in (lambda one: one.writer, lambda one: EditorLogicWriter(one.logic)):
+    for make in (lambda one: one.writer, lambda one: EditorLogicWriter(one.editor)):
         editing = Editing()
-        editing.volume.SetIJKToRASMatrix(to_vtk(np.diag([-2.0, 1.5, 3.0, 1.0])))
+        editing.volume.SetIJKToRASMatrix(to_matrix(np.diag([-2.0, 1.5, 3.0, 1.0])))
         editing.node.SetReferenceImageGeometryParameterFromVolumeNode(editing.volume)
         editing.write(make(editing), editing.liver, EMPTY, HALF)
         results.append(editing.mask(editing.liver))

@@ -32,7 +32,7 @@ def edits() -> list[Edit]:
 
 @pytest.fixture
 def markups(world: Scene, edits: list[Edit]) -> Iterator[ClickMarkups]:
-    segmentation = world.add_segmentation(world.add_volume(plain_affine()))
+    segmentation = world.add_segmentation(world.add_ct(plain_affine()))
     one = ClickMarkups(world.scene, segmentation, edits.append)
     yield one
     one.close()
@@ -100,7 +100,7 @@ lists = st.lists(st.builds(StoredClick, positions, st.booleans()), max_size=8)
 def test_whatever_was_shown_before_the_points_are_the_clicks(shown: list[list[StoredClick]]) -> None:
     world = Scene()
     edits: list[Edit] = []
-    markups = ClickMarkups(world.scene, world.add_segmentation(world.add_volume(plain_affine())), edits.append)
+    markups = ClickMarkups(world.scene, world.add_segmentation(world.add_ct(plain_affine())), edits.append)
     for clicks in shown:
         markups.show(ClickList(tuple(clicks)))
         for found, positive in zip(points(markups), (True, False), strict=True):

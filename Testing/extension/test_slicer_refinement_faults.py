@@ -325,7 +325,7 @@ def test_a_damaged_tag_is_told_once_and_clicking_begins_anew(clicking: Clicking)
 
 def test_a_volume_of_another_geometry_makes_the_present_mask_the_base(clicking: Clicking) -> None:
     affine = np.diag([10.0, 14.0, 12.0, 1.0])
-    clicking.volume_node = clicking.add_volume(affine)
+    clicking.volume_node = clicking.add_ct(affine)
     clicking.choose()
     mask = clicking.mask()
     clicking.click(PLACES[2])

@@ -7,11 +7,12 @@ import pytest
 import slicer
 from hypothesis import given
 from hypothesis import strategies as st
-from logic_helpers import add_transform, add_volume, assert_sentence, new_scene, rotated, to_vtk
+from logic_helpers import add_transform, add_volume, assert_sentence, new_scene, rotated
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DSegmentLib.logic.regions import overlap, roi_box, view_box, volume_box
+from VISTA3DSegmentLib.mrml.matrices import to_matrix
 
 SHAPE = (20, 30, 40)
 SPACING = (2.0, 3.0, 1.5)
@@ -36,7 +37,7 @@ def add_roi(
 def add_view(scene: slicer.vtkMRMLScene, matrix: np.ndarray, field: tuple[float, float]) -> slicer.vtkMRMLSliceNode:
     """Add a slice view of a plane."""
     node = scene.AddNewNodeByClass("vtkMRMLSliceNode")
-    node.GetSliceToRAS().DeepCopy(to_vtk(matrix))
+    node.GetSliceToRAS().DeepCopy(to_matrix(matrix))
     node.UpdateMatrices()
     node.SetFieldOfView(*field, 1.0)
     return node
@@ -89,7 +90,7 @@ def test_a_turned_region_of_interest_gives_the_box_around_it(angles: tuple) -> N
 def test_a_region_of_interest_that_is_turned_itself() -> None:
     scene = new_scene()
     node, roi = add_ct(scene, np.eye(4)), add_roi(scene, (20, 45, 30), (10, 4, 6))
-    roi.SetAndObserveObjectToNodeMatrix(to_vtk(rotated((0, 0, 90), (20, 45, 30))))
+    roi.SetAndObserveObjectToNodeMatrix(to_matrix(rotated((0, 0, 90), (20, 45, 30))))
     np.testing.assert_allclose(roi_box(roi, node), [18, 40, 27, 22, 50, 33], atol=1e-6)
 
 

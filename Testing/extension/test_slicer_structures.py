@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
-from logic_helpers import Heard, MemoryStore, add_transform, add_volume, assert_sentence, new_scene, rotated, to_vtk
+from logic_helpers import Heard, MemoryStore, add_transform, add_volume, assert_sentence, new_scene, rotated
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DSegmentLib.logic.settings import Settings
 from VISTA3DSegmentLib.logic.structures import ALL, NONE, SOME, Group, StructureChoice
+from VISTA3DSegmentLib.mrml.matrices import to_matrix
 from VISTA3DSegmentLib.mrml.results import write_result
 from VISTA3DSegmentLib.mrml.segments import create_segmentation
 
@@ -155,7 +156,7 @@ class View:
         node = self.scene.AddNewNodeByClass("vtkMRMLSliceNode")
         matrix = np.eye(4)
         matrix[:3, 3] = 30, y, z
-        node.GetSliceToRAS().DeepCopy(to_vtk(matrix))
+        node.GetSliceToRAS().DeepCopy(to_matrix(matrix))
         node.SetFieldOfView(*field, 1.0)
         return node
 
