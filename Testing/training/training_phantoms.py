@@ -16,12 +16,12 @@ from VISTA3DCore.training.prompts import PromptConfig
 from VISTA3DCore.training.recipe import Recipe, read_recipe
 from VISTA3DCore.training.samples import TRIES, Samples
 
-SIDE = 24
+SIDE = 16
 LIVER, KIDNEY, SPLEEN = 1, 5, 3
 MODEL = ModelConfig(
     name="tiny",
     width=8,
-    click_width=24,
+    click_width=48,
     blocks_down=(1, 1, 1),
     window=(SIDE,) * 3,
     spacing=(3.0, 3.0, 3.0),
@@ -50,22 +50,23 @@ def phantom(
     rng = np.random.default_rng(number)
     truth = np.zeros((side,) * 3, np.uint8)
     shift = int(rng.integers(0, 3))
-    truth[2 + shift : 11 + shift, 3:13, 4:20] = LIVER
-    truth[14 + shift // 2 : 21, 3 + shift : 10 + shift, 5:15] = KIDNEY
-    truth[6:18, 15:22, 3 + shift : 14 + shift] = SPLEEN
+    truth[1:8, 1 + shift : 7 + shift, 1:13] = LIVER
+    truth[9 + shift // 2 : 15, 1 + shift : 7 + shift, 3:14] = KIDNEY
+    truth[2:14, 10:15, 1 + shift : 11 + shift] = SPLEEN
     image = np.full(truth.shape, 0.35, np.float32)
     for index, value in ((LIVER, 0.85), (KIDNEY, 0.6), (SPLEEN, 0.1)):
         image[truth == index] = value
     image += rng.normal(0, 0.02, truth.shape).astype(np.float32)
     label = np.where(np.isin(truth, classes), truth, 0).astype(np.uint8)
     case = Case(f"phantom {number}", Path("image"), Path("label"), {one: (one,) for one in classes}, complete)
-    parts = _blocks(truth.shape)[None] if supervoxels else None
+    parts = _halves(truth)[None] if supervoxels else None
     return LoadedCase(case, image[None], label[None], (), tuple(sorted(classes)), supervoxel=parts)
 
 
-def _blocks(shape: tuple[int, ...]) -> np.ndarray:
-    i, j, k = (np.arange(side) // 8 for side in shape)
-    return (1 + i[:, None, None] + 8 * j[None, :, None] + 64 * k[None, None, :]).astype(np.int32)
+def _halves(truth: np.ndarray) -> np.ndarray:
+    """Return supervoxels: the lower and the upper half of each structure, and of what is between them."""
+    upper = np.arange(truth.shape[2]) >= truth.shape[2] // 2
+    return (1 + 2 * truth.astype(np.int32) + upper).astype(np.int32)
 
 
 def recipe(stage: str, *changes: str) -> Recipe:

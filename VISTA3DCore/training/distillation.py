@@ -27,7 +27,7 @@ class Lesson:
 
     :param classes: [K] that it was asked for.
     :param answers: [K, x, y, z] its probabilities.
-    :param valid: [x, y, z] bool: not where a new structure is annotated, about which it knows nothing.
+    :param valid: [K, x, y, z] bool: not what it claims where a new structure is annotated, about which it knew nothing.
     :param clicked: structures that it sees, with first clicks.
     """
 
@@ -66,7 +66,7 @@ class Teacher:
         new = np.isin(patch.label, patch.meaning.annotated + patch.meaning.objects)
         known = {code for code in patch.meaning.annotated if set(patch.meaning.members(code)) <= set(self._classes)}
         new &= ~np.isin(patch.label, list(known))
-        valid = torch.as_tensor(~new, device=image.device)
+        valid = torch.as_tensor(~new, device=image.device) | (scores < 0)
         clicked = self._clicked(scores, chosen, present, ~new, rng) if clicking else []
         return Lesson(tuple(self._classes[chosen].tolist()), scores.sigmoid(), valid, clicked)
 
