@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError, ModelError
 from VISTA3DCore.evaluation.data_list import DataList
@@ -91,8 +93,9 @@ def planned(
     named = _named(new) if start is not None else set()
     prompts = replace(recipe.prompts, classes=tuple(sorted({*_leaves(model), *named})))
     steps = recipe.total_steps(len(cases))
-    synthetic = SyntheticAnatomy(list(store), config) if recipe.data.synthetic else None
-    source = PatchSource(store, model, steps * recipe.batch * TRIES, recipe.data.patches(recipe.seed), synthetic)
+    source = PatchSource(
+        store, model, steps * recipe.batch * TRIES, recipe.data.patches(recipe.seed), _synthetic(recipe, store)
+    )
     return Task(
         recipe=recipe,
         model=model,
@@ -218,6 +221,14 @@ def _teaches(case: Case, recipe: Recipe) -> bool:
 def _weighted(case: Case, recipe: Recipe) -> Case:
     other = recipe.data.other_weight
     return replace(case, weight=recipe.data.weights.get(case.name, case.weight if other is None else other))
+
+
+def _synthetic(recipe: Recipe, store: CaseStore) -> SyntheticAnatomy | None:
+    if not recipe.data.synthetic:
+        return None
+    complete = [number for number, case in enumerate(store.cases) if case.complete]
+    chosen = np.random.default_rng(recipe.seed).permutation(complete)[: recipe.data.synthetic_sources]
+    return SyntheticAnatomy([store[number] for number in sorted(chosen.tolist())], store.model)
 
 
 def _validation(

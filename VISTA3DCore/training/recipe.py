@@ -42,6 +42,8 @@ class DataRecipe:
     :param pseudo_labels: learn from pseudo-labels where the lists have them.
     :param unlabelled: learn also from CTs that have no annotations.
     :param synthetic: share of patches that are synthetic, made from the completely annotated cases.
+    :param synthetic_sources: completely annotated cases that synthetic patches are made from at most; they stay in
+        memory.
     :param rehearsal: share of patches from data of the old classes, where such data are given (fine-tuning).
     :param in_memory: cases that each loading process keeps in memory.
     """
@@ -56,6 +58,7 @@ class DataRecipe:
     pseudo_labels: bool = True
     unlabelled: bool = True
     synthetic: float = 0.0
+    synthetic_sources: int = 16
     rehearsal: float = 0.5
     in_memory: int = 8
 
