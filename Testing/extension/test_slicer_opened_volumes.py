@@ -141,8 +141,8 @@ def test_when_all_leave_nothing_is_opened(opening: Opening, moment: str) -> None
     answers = Answers()
     pending = opening.volumes.use(opening.node, opening.model, "cpu", *answers.callbacks)
     if moment == "opening":
-        opening.under_test.loop.run_until(opening.under_test.files)
-        opening.under_test.loop.run_for(0.01)
+        handing_over = pending.entry.pending
+        opening.under_test.loop.run_until(lambda: pending.entry.pending is not handing_over)
     pending.drop()
     assert opening.open_sessions() == ()
     opening.under_test.loop.run_until(lambda: opening.under_test.files() == [])
