@@ -68,6 +68,10 @@ class OutputError(VistaError):
     exit_code = 6
 
 
+class TrainingError(VistaError):
+    """Training went wrong and stopped; the last good state is kept."""
+
+
 class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an error
     """The user stopped the work; nothing was changed."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from VISTA3DCore.errors import InputError, OutputError, VistaError
+from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.network.sidecar import replacing
 
 State = dict[str, Any]
@@ -117,9 +117,3 @@ def _read(path: Path) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-class TrainingError(VistaError):
-    """Training went wrong and stopped; the last good state is kept."""
-
-    code = "training"

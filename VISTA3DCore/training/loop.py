@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from VISTA3DCore.errors import Cancelled
+from VISTA3DCore.errors import Cancelled, TrainingError
 from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.averaging import MovingAverage
 from VISTA3DCore.training.branches import Branches
-from VISTA3DCore.training.checkpointing import RunFolder, TrainingError
+from VISTA3DCore.training.checkpointing import RunFolder
 from VISTA3DCore.training.curves import Curves
 from VISTA3DCore.training.distillation import Teacher
 from VISTA3DCore.training.fitting import memory_told
