@@ -14,6 +14,8 @@ import numpy as np
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ENGINES = ("in-process", "worker")
 
 

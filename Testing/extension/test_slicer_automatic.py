@@ -35,6 +35,8 @@ from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
 from VISTA3DSegmentLib.mrml.segments import read_mask, structure_of
 
+pytestmark = pytest.mark.slow
+
 LIVER, SPLEEN, TUMOR = 1, 3, 23
 STRUCTURES = (LIVER, SPLEEN)
 #: All that the tiny model knows.

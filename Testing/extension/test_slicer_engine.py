@@ -18,6 +18,8 @@ from VISTA3DCore.worker.protocol import LoadParams, OpenParams, SegmentParams, W
 from VISTA3DSegmentLib.logic.engine import Engine
 from VISTA3DSegmentLib.logic.wording import for_panel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def under_test() -> Iterator[EngineUnderTest]:

@@ -14,6 +14,8 @@ from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.worker.protocol import LoadParams, SegmentParams
 from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def under_test() -> Iterator[EngineUnderTest]:

@@ -18,6 +18,8 @@ from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, store_clicks
 
+pytestmark = pytest.mark.slow
+
 PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19), (10, 18, 22))
 BLOCK = ((8, 14), (10, 20), (6, 16))
 CORNER = ((36, 39), (36, 39), (28, 31))

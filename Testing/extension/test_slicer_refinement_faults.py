@@ -16,6 +16,8 @@ from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DSegmentLib.mrml.clicks import TAG, ClickList
 
+pytestmark = pytest.mark.slow
+
 PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19), (10, 18, 22))
 OUTSIDE = (900, 0, 0)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PLANE = 96
 SLICES = 160
 # Input and model grid are float32, labels on both grids uint16.

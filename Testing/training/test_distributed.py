@@ -13,6 +13,8 @@ import torch
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.training.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("training_child.py")
 

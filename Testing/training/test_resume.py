@@ -20,6 +20,8 @@ from VISTA3DCore.training import checkpointing
 from VISTA3DCore.training.checkpointing import RunFolder
 from VISTA3DCore.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ("steps=6", "saving.every=2", "prompts.iterations=2", "prompts.drop_label=0", "prompts.drop_clicks=0")
 

@@ -22,6 +22,8 @@ from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.training.validation import ERROR
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--device", "cpu", "--set", "data.augmentation=paper")
 

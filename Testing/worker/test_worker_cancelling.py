@@ -21,6 +21,8 @@ from VISTA3DCore.worker.blocking import BlockingClient
 from VISTA3DCore.worker.client import Failure, ProgressEvent, Response
 from VISTA3DCore.worker.protocol import ClickParams, Params, SegmentParams, WarmParams, arrays_in
 
+pytestmark = pytest.mark.slow
+
 MB = 1 << 20
 WINDOWS = 4
 

@@ -26,6 +26,8 @@ from VISTA3DCore.worker.protocol import WorkerGoneError
 from VISTA3DCore.worker.supervisor import Supervisor
 from VISTA3DCore.worker.transports import ChildProcess
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).resolve().parent
 LEAST_LATE_S = 2.0
 

@@ -30,6 +30,8 @@ from VISTA3DCore.worker.protocol import (
     result_message,
 )
 
+pytestmark = pytest.mark.slow
+
 STATUS = StatusResult(("a",), MEMORY, 0, "segment")
 
 

@@ -9,6 +9,8 @@ from statistics import median
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def overhead():
