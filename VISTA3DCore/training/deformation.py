@@ -24,8 +24,8 @@ class DeformationConfig:
     rotation_deg: float = 7.0
     scale: tuple[float, float] = (0.82, 1.2)
     anisotropy: float = 0.08
-    knot_mm: float = 45.0
-    displacement_mm: float = 6.0
+    knot_mm: float = 60.0
+    displacement_mm: float = 8.5
 
 
 def sample_points(
