@@ -26,6 +26,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/main.py
   VISTA3DCore/cli/models.py
   VISTA3DCore/cli/outputs.py
+  VISTA3DCore/cli/prepare.py
   VISTA3DCore/cli/preview.py
   VISTA3DCore/cli/remote.py
   VISTA3DCore/cli/reporting.py
@@ -151,8 +152,10 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/parts.py
   VISTA3DCore/training/patches.py
   VISTA3DCore/training/plan.py
+  VISTA3DCore/training/preparation.py
   VISTA3DCore/training/processes.py
   VISTA3DCore/training/prompts.py
+  VISTA3DCore/training/pseudo_labels.py
   VISTA3DCore/training/recipe.py
   VISTA3DCore/training/samples.py
   VISTA3DCore/training/sampling.py

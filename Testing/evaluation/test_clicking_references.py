@@ -165,3 +165,21 @@ def test_objects_have_official_names_where_they_stand_for_one_structure() -> Non
     reference = Reference([_labels()], meanings, catalogue())
     found = {one.name: reference.structure_of(one) for one in reference.objects(["everything"])}
     assert found == {"kidneys": None, "GTV_Mass": None, "kidney_left": catalogue()["left kidney"]}
+
+
+@pytest.mark.parametrize("orientation", ["LAS", "RPS", "SRA", "PIL"])
+def test_a_reference_may_be_stored_along_other_axes(orientation: str, tmp_path: Path) -> None:
+    labels = np.arange(6 * 5 * 4, dtype=np.uint8).reshape(6, 5, 4)
+    stored = nibabel.orientations.axcodes2ornt(orientation)
+    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(AFFINE), stored)
+    other = nibabel.Nifti1Image(labels, AFFINE).as_reoriented(turn)
+    nibabel.save(other, tmp_path / "labels.nii.gz")
+    assert not np.array_equal(other.affine, AFFINE)
+    found = read_labels(tmp_path / "labels.nii.gz", Volume(np.zeros((6, 5, 4), np.int16), AFFINE))
+    np.testing.assert_array_equal(found, labels)
+
+
+def test_a_part_of_the_image_is_no_reference(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.ones((6, 6, 5), np.uint8), AFFINE), tmp_path / "part.nii.gz")
+    with pytest.raises(InputError, match="another geometry"):
+        read_labels(tmp_path / "part.nii.gz", Volume(np.zeros((6, 6, 6), np.int16), AFFINE))

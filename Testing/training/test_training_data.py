@@ -15,7 +15,7 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
 from VISTA3DCore.training.click_sampling import first_clicks, next_clicks
 from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
-from VISTA3DCore.training.prompts import choose_labels, stack_clicks
+from VISTA3DCore.training.prompts import stack_clicks
 
 
 def test_labels_become_classes_and_unions_on_the_ras_grid(tiny_model, labelled_case):
@@ -53,26 +53,6 @@ def test_only_complete_cases_decide_which_classes_are_trained(tiny_model, labell
     partial = load_case(replace(labelled_case, complete=False, classes={7: (29,)}), tiny_model, 16)
 
     assert trained_classes([complete, partial], minimum_voxels=20) == (1,)
-
-
-def test_a_structure_outside_the_protocol_is_never_asked_for(tiny_model, labelled_case):
-    partial = load_case(replace(labelled_case, complete=False), tiny_model, 16)
-    rng = np.random.default_rng(0)
-
-    for _ in range(20):
-        asked = choose_labels(np.zeros((4, 4, 4), np.uint8), partial, np.arange(1, 100), 8, rng)
-        assert set(asked) <= {1, FIRST_UNION}
-
-
-def test_all_present_structures_and_some_absent_ones_are_asked_for(tiny_model, labelled_case):
-    complete = load_case(labelled_case, tiny_model, 16)
-    label = complete.label[0].copy()
-
-    asked = choose_labels(label, complete, np.array([1, 2, 3, 4, 5]), 2, np.random.default_rng(0))
-
-    assert 1 in asked
-    assert IGNORE not in asked
-    assert len(set(asked) - {1}) == 2
 
 
 @given(seed=st.integers(0, 2**16), side=st.integers(1, 9))

@@ -97,14 +97,14 @@ def _loaded(model: str, device: str, progress: Progress, quiet: bool) -> Segment
 
 
 def _measured(segmenter: Segmenter, jobs: Sequence[Job], folder: Path, progress: Progress) -> Evaluation:
-    from VISTA3DCore.evaluation.campaign import evaluate, joined
+    from VISTA3DCore.evaluation.campaign import checked, joined, measured
 
     total, done, found = sum(len(job.tasks) for job in jobs), 0, []
     for job in jobs:
         part = progress.part(done / total, (done + len(job.tasks)) / total)
-        found.append(evaluate(segmenter, job.tasks, job.settings, folder, part))
+        found.append(measured(segmenter, job.tasks, job.settings, folder, part))
         done += len(job.tasks)
-    return joined(found)
+    return checked(joined(found), jobs[0].settings)
 
 
 def _written(

@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from VISTA3DCore import __version__
-from VISTA3DCore.cli import classes, click, demo, doctor, evaluate, finetune, models, segment, supervoxels, train
+from VISTA3DCore.cli import (
+    classes,
+    click,
+    demo,
+    doctor,
+    evaluate,
+    finetune,
+    models,
+    prepare,
+    segment,
+    supervoxels,
+    train,
+)
 from VISTA3DCore.cli.console import print_error
 from VISTA3DCore.errors import Cancelled, VistaError, runtime_errors
 
@@ -97,6 +109,7 @@ app.command()(classes.classes)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(supervoxels.supervoxels)
+app.command()(prepare.prepare)
 app.command()(train.train)
 app.command()(finetune.finetune)
 app.command()(demo.demo)

@@ -89,20 +89,39 @@ def evaluate(
     folder: Path,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure cases.
+    """Measure cases; some may fail, but not all.
 
     :param folder: where each case's numbers are kept; those that are there already are not measured again.
     :raises InputError: if there is nothing to measure in any case.
     :raises OutputError: if the folder cannot be written. :raises DeviceError: if the device is too small.
     :raises Cancelled: if ``progress`` was cancelled; what was measured until then is kept.
     """
+    return checked(measured(segmenter, tasks, settings, folder, progress), settings)
+
+
+def measured(
+    segmenter: Segmenter,
+    tasks: Sequence[Task],
+    settings: Settings,
+    folder: Path,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """As :func:`evaluate`, for one of several data lists: all of its cases may fail."""
     kept = _prepared(folder)
     progress, campaign = Progress.of(progress), _Campaign(segmenter, settings, kept)
     for done, task in enumerate(tasks):
         campaign.measure(task, progress.part(done / len(tasks), (done + 1) / len(tasks)))
-    if not campaign.rows:
-        raise InputError(_nothing(campaign.failures, len(tasks), settings))
     return Evaluation(tuple(campaign.rows), tuple(campaign.failures), len(tasks), campaign.resumed)
+
+
+def checked(evaluation: Evaluation, settings: Settings) -> Evaluation:
+    """Return an evaluation.
+
+    :raises InputError: if nothing was measured in any case.
+    """
+    if not evaluation.rows:
+        raise InputError(_nothing(evaluation.failures, evaluation.cases, settings))
+    return evaluation
 
 
 class _Campaign:

@@ -13,6 +13,7 @@ from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.errors import InputError, UnknownStructureError
 from VISTA3DCore.evaluation.data_list import DataItem, labelled, read_data_list, read_json
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
+from VISTA3DCore.imaging.placing import place
 from VISTA3DCore.imaging.readers import read_volume
 from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.volume import Volume
@@ -165,20 +166,36 @@ def read_reference(case: ReferenceCase, volume: Volume, catalogue: Catalogue) ->
 
 
 def read_labels(path: Path, volume: Volume) -> np.ndarray:
-    """Read a reference label map (NIfTI, NRRD, MHA) on the grid of an image.
+    """Read a reference label map (NIfTI, NRRD, MHA) on the grid of an image; its axes may be stored otherwise.
 
     :return: integers [i, j, k].
     :raises InputError: if it cannot be read, holds no whole numbers, or has another geometry.
     """
     reference = read_volume(path)
-    if reference.shape != volume.shape or not _same_place(reference.affine, volume.affine, volume.shape):
+    labels = _whole_numbers(reference.array, path)
+    if reference.shape == volume.shape and _same_place(reference.affine, volume.affine, volume.shape):
+        return labels
+    return _reoriented(labels, reference.affine, volume, path)
+
+
+def _whole_numbers(array: np.ndarray, path: Path) -> np.ndarray:
+    if array.dtype.kind != "f":
+        return array
+    whole = np.rint(array)
+    if not np.array_equal(whole, array):
+        raise InputError(f"The reference '{path.name}' holds fractions; a label map of whole numbers is needed.")
+    return whole.astype(np.int32)
+
+
+def _reoriented(labels: np.ndarray, affine: np.ndarray, volume: Volume, path: Path) -> np.ndarray:
+    """Return labels of the same voxels that are stored along other axes: DICOM beside NIfTI, for instance."""
+    try:
+        present = place(np.ones(labels.shape, dtype=bool), affine, volume, path.name)
+    except InputError as error:
+        raise _other_geometry(path, volume) from error
+    if labels.size != volume.array.size or not present.all():
         raise _other_geometry(path, volume)
-    if reference.array.dtype.kind == "f":
-        whole = np.rint(reference.array)
-        if not np.array_equal(whole, reference.array):
-            raise InputError(f"The reference '{path.name}' holds fractions; a label map of whole numbers is needed.")
-        return whole.astype(np.int32)
-    return reference.array
+    return place(labels, affine, volume, path.name)
 
 
 def read_meanings(path: Path, catalogue: Catalogue) -> dict[int, Meaning]:

@@ -20,7 +20,7 @@ from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.training.datasets import Case, LoadedCase, annotated_of, load_case, unions_of
 
-_FORMAT = 1
+_FORMAT = 2
 """Changes with what :func:`load_case` makes, so that caches of older versions are not used."""
 
 _PREPROCESSING = ("spacing", "intensity_range", "intensity_percentiles", "label_set")

@@ -319,12 +319,13 @@ def reconciled(pseudo: np.ndarray, label: np.ndarray, meaning: LabelMeaning) -> 
 
     What the dataset annotates counts wherever it is and wherever it is not; predictions fill in the rest.
 
-    :param pseudo: [i, j, k] class indices.
+    :param pseudo: [i, j, k] class indices, ``IGNORE`` where the predictions are not to be relied on.
     :param label: [i, j, k] codes.
     :return: [i, j, k] codes, uint8.
     """
     known = {member for code in meaning.annotated for member in meaning.members(code)}
     table = np.zeros(IGNORE + 1, np.uint8)
+    table[IGNORE] = IGNORE
     for index in range(1, FIRST_UNION):
         table[index] = 0 if index in known else index
     predicted = table[np.rint(pseudo).astype(np.int64).clip(0, IGNORE)]

@@ -299,23 +299,6 @@ def _special(members: tuple[int, ...]) -> bool:
     return any(catalogue()[member].special_click_tokens for member in members)
 
 
-def choose_labels(label: np.ndarray, case: LoadedCase, classes: np.ndarray, absent: int, rng: np.random.Generator):
-    """Return the labels to ask for in a patch: all that are present, and a few that are not.
-
-    A structure that the case's protocol does not cover is never asked for, so it is never penalised.
-
-    :param label: [i, j, k] patch of a :class:`LoadedCase`.
-    :param classes: classes that the model learns.
-    :param absent: how many absent ones to add.
-    """
-    present = np.setdiff1d(np.unique(label), (0, IGNORE))
-    askable = classes if case.case.complete else np.asarray(case.annotated)
-    others = np.setdiff1d(askable, present)
-    extra = rng.choice(others, min(absent, len(others)), replace=False)
-    known = present[np.isin(present, askable)]
-    return np.concatenate([known, extra]).astype(np.int64)
-
-
 def stack_clicks(clicks: Sequence[Clicks], special: Sequence[bool]) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad the clicks of several objects to one tensor: coordinates [B, N, 3] and labels [B, N], -1 = padding.
 

@@ -18,7 +18,7 @@ from VISTA3DCore.imaging.readers import check_ct
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
-from VISTA3DCore.training.datasets import case_of, codes_of, label_volume, unions_of
+from VISTA3DCore.training.datasets import IGNORE, case_of, codes_of, label_volume, unions_of
 
 ERROR, WARNING = "error", "warning"
 _MOST_LISTED = 6
@@ -83,8 +83,9 @@ def _of_list(data: DataList) -> Iterator[Problem]:
 
 def _of_folds(training: Sequence[DataItem], fold: int | None) -> Iterator[Problem]:
     folds = Counter(item.fold for item in training)
-    without = [item.name for item in training if item.fold is None]
-    if without and len(without) < len(training):
+    # A CT that nobody annotated cannot validate, so it needs no fold.
+    without = [item.name for item in training if item.fold is None and item.label is not None]
+    if without and set(folds) != {None}:
         yield Problem(f"Some entries have a fold and some have none: {_listed(without)} lack 'fold'.")
     for item in training:
         if item.fold is not None and item.fold < 0:
@@ -207,7 +208,7 @@ class _Entry:
             yield self._error(f"The label of '{self._item.name}' is empty: no voxel belongs to a structure.")
 
     def _predictions(self, held: dict[int, int]) -> Iterator[Problem]:
-        unknown = sorted(value for value in held if value not in catalogue())
+        unknown = sorted(value for value in held if value not in catalogue() and value != IGNORE)
         if unknown:
             yield self._error(
                 f"The pseudo-label of '{self._item.name}' has values that are no classes: {_listed(unknown)}."

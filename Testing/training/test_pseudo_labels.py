@@ -1,0 +1,171 @@
+"""Pseudo-labels: what predictions agree upon is kept, all else is unknown; a list with them can be trained on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.data_list import read_data_list
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.network.architecture import build_network
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.training.datasets import IGNORE, PatchData, case_of, load_case
+from VISTA3DCore.training.preparation import prepare
+from VISTA3DCore.training.prompts import PromptConfig, sample_prompts
+from VISTA3DCore.training.pseudo_labels import TOO_SMALL, UNSTEADY, WRONG_SIDE, Reliability, pseudo_label, relied_on
+from VISTA3DCore.training.validation import has_errors, validate
+
+LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY = 1, 3, 5, 14
+SHAPE = (30, 20, 20)
+AFFINE = np.diag([-5.0, -5.0, 5.0, 1.0])  # the first index runs from right to left
+CT = Volume(np.zeros(SHAPE, np.int16), AFFINE)
+EASY = Reliability(smallest_ml=0.0)
+
+
+def _map(**boxes: tuple[int, slice]) -> np.ndarray:
+    labels = np.zeros(SHAPE, np.uint16)
+    for index, where in boxes.values():
+        labels[where, 4:16, 4:16] = index
+    return labels
+
+
+def test_agreement_is_kept_and_differences_are_unknown() -> None:
+    first = _map(liver=(LIVER, slice(0, 12)), spleen=(SPLEEN, slice(20, 26)))
+    second = _map(liver=(LIVER, slice(1, 12)), spleen=(SPLEEN, slice(26, 30)))
+    found = relied_on([first, second], CT, catalogue(), EASY)
+    assert found.dropped == {SPLEEN: UNSTEADY}
+    assert found.agreement[LIVER] == pytest.approx(2 * 11 / 23)
+    assert found.agreement[SPLEEN] == 0.0
+    np.testing.assert_array_equal(found.labels == LIVER, second == LIVER)
+    assert (found.labels[0, 4:16, 4:16] == IGNORE).all()
+    assert (found.labels[20:30, 4:16, 4:16] == IGNORE).all()
+    assert np.count_nonzero(found.labels == IGNORE) == 11 * 12 * 12
+
+
+def test_sides_sizes_and_pieces_are_checked() -> None:
+    right = _map(kidney=(RIGHT_KIDNEY, slice(22, 26)), liver=(LIVER, slice(0, 10)))
+    right[0, 0, 0] = SPLEEN
+    right[29, 0, 0] = LIVER
+    found = relied_on([right, right], CT, catalogue(), Reliability(smallest_ml=1.0))
+    assert found.dropped == {RIGHT_KIDNEY: WRONG_SIDE, SPLEEN: TOO_SMALL}
+    assert found.labels[29, 0, 0] == IGNORE
+    assert not np.isin(found.labels, (RIGHT_KIDNEY, SPLEEN)).any()
+    left = np.where(right == RIGHT_KIDNEY, LEFT_KIDNEY, right)
+    assert LEFT_KIDNEY not in relied_on([left, left], CT, catalogue(), EASY).dropped
+
+
+@given(
+    arrays(np.uint16, (5, 4, 4), elements=st.sampled_from([0, LIVER, SPLEEN])),
+    arrays(np.uint16, (5, 4, 4), elements=st.sampled_from([0, LIVER, SPLEEN])),
+    st.floats(0, 1),
+)
+def test_nothing_is_claimed_that_a_prediction_denies(first: np.ndarray, second: np.ndarray, agreement: float) -> None:
+    volume = Volume(np.zeros(first.shape, np.int16), AFFINE)
+    found = relied_on([first, second], volume, catalogue(), Reliability(agreement=agreement, smallest_ml=0.0))
+    told = found.labels != IGNORE
+    np.testing.assert_array_equal(found.labels[told], first[told])
+    np.testing.assert_array_equal(found.labels[told], second[told])
+    for index in found.dropped:
+        assert not (found.labels[(first == index) | (second == index)] != IGNORE).any()
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        name="tiny", width=8, blocks_down=(1, 1, 1), window=(16, 16, 16), spacing=(6.0, 6.0, 6.0), classes=(1, 3, 5)
+    )
+    return Segmenter.from_network(build_network(config), config)
+
+
+def test_predictions_of_a_network_lie_on_the_grid_of_the_ct(segmenter: Segmenter) -> None:
+    noise = np.random.default_rng(0).normal(0, 300, SHAPE).astype(np.int16)
+    found = pseudo_label(segmenter, Volume(noise, AFFINE), Reliability(agreement=0.0, smallest_ml=0.0))
+    assert (found.labels.shape, found.labels.dtype) == (SHAPE, np.uint8)
+    assert set(np.unique(found.labels)) <= {0, 1, 3, 5, IGNORE}
+    with pytest.raises(InputError, match="at least two scales"):
+        pseudo_label(segmenter, Volume(noise, AFFINE), Reliability(scales=(1.0,)))
+
+
+def _list(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        nibabel.save(nibabel.Nifti1Image(rng.normal(0, 300, SHAPE).astype(np.int16), AFFINE), folder / f"{name}.nii.gz")
+    label = np.zeros(SHAPE, np.uint8)
+    label[3:9, 4:10, 4:10] = 7
+    nibabel.save(nibabel.Nifti1Image(label, AFFINE), folder / "label.nii.gz")
+    (folder / "damaged.nii.gz").write_bytes(b"no image")
+    entry = {"label": "label.nii.gz", "labels": {"7": SPLEEN}, "fold": 1}
+    content = {
+        "name": "my list",
+        "training": [{"image": "a.nii.gz", **entry}, {"image": "b.nii.gz", **entry, "complete": True}],
+        "testing": [{"image": "b.nii.gz", **entry}],
+        "unlabelled": [{"image": "c.nii.gz"}, {"image": "damaged.nii.gz"}],
+    }
+    (folder / "list.json").write_text(json.dumps(content))
+    return folder / "list.json"
+
+
+def test_a_list_gets_predictions_and_supervoxels(segmenter: Segmenter, tmp_path: Path) -> None:
+    data = read_data_list(_list(tmp_path))
+    easy = Reliability(agreement=0.0, smallest_ml=0.0)
+    made = prepare(data, tmp_path / "out", segmenter, "graph", easy)
+    assert list(made.failures) == ["damaged"]
+    assert set(made.report) == {"a", "b", "c"}
+    written = read_data_list(made.path)
+    a, b, c, damaged = written.training
+    assert (a.fold, a.classes, b.complete, b.pseudo_label, c.label) == (1, {7: (SPLEEN,)}, True, None, None)
+    assert all(one.pseudo_label.exists() and one.supervoxel.exists() for one in (a, c))
+    assert (damaged.pseudo_label, damaged.supervoxel) == (None, None)
+    assert [one.name for one in written.testing] == ["b"]
+
+
+def test_unknown_voxels_are_asked_for_nowhere(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = _list(tmp_path)
+    predicted = np.zeros(SHAPE, np.uint8)
+    predicted[10:20], predicted[20:] = LIVER, IGNORE
+    nibabel.save(nibabel.Nifti1Image(predicted, AFFINE), tmp_path / "predicted.nii.gz")
+    content = json.loads(path.read_text())
+    content["training"] = [{**content["training"][0], "pseudo_label": "predicted.nii.gz"}]
+    path.write_text(json.dumps(content))
+    data = read_data_list(path)
+    loaded = load_case(case_of(data.training[0], data.name), segmenter.config, 16)
+    maps = {name: getattr(loaded, name)[0] for name in ("image", "label", "pseudo_label")}
+    patch = PatchData(meaning=loaded.meaning, name="a", **maps)
+    config = PromptConfig(drop_label=0.0, drop_clicks=1.0, max_background=100, classes=(LIVER, SPLEEN, RIGHT_KIDNEY))
+    asked = {one.classes: one for one in sample_prompts(patch, loaded, config, np.random.default_rng(0))}
+    assert asked[LIVER,].target.any()
+    assert not asked[RIGHT_KIDNEY,].target.any()
+    unknown = maps["pseudo_label"] == IGNORE
+    assert unknown.any()
+    assert not any(one.valid[unknown].any() for one in asked.values() if one.pseudo)
+    assert {one.classes for one in asked.values() if one.pseudo} == {(LIVER,), (RIGHT_KIDNEY,)}
+
+
+def test_what_is_there_is_kept(segmenter: Segmenter, tmp_path: Path) -> None:
+    data = read_data_list(_list(tmp_path))
+    first = prepare(data, tmp_path / "out", segmenter)
+    times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.nii.gz")}
+    again = prepare(data, tmp_path / "out", segmenter)
+    assert (len(times), again.report, again.path) == (2, {}, first.path)
+    assert times == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.nii.gz")}
+    assert not has_errors(validate(read_data_list(_healthy(again.path)), segmenter.config))
+
+
+def _healthy(path: Path) -> Path:
+    content = json.loads(path.read_text())
+    content["training"] = [one for one in content["training"] if one["name"] != "damaged"]
+    content["testing"] = []
+    path.write_text(json.dumps(content))
+    return path

@@ -1,0 +1,165 @@
+"""What models add to a data list before training: pseudo-labels, supervoxels, and the list that names them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from VISTA3DCore.errors import OutputError, VistaError
+from VISTA3DCore.evaluation.data_list import TRAINING, DataItem, DataList
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.imaging.writers import encode_nifti, label_dtype
+from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.progress import Progress
+from VISTA3DCore.training.pseudo_labels import PseudoLabel, Reliability, pseudo_label
+
+UNLABELLED = "unlabelled"
+"""Section of a list with CTs that nobody annotated."""
+
+Report = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Prepared:
+    """What was made.
+
+    :param path: the new list.
+    :param report: by case, what was kept and what was not, plain JSON.
+    :param failures: by case, why it could not be prepared; the new list has it as it was.
+    """
+
+    path: Path
+    report: Report = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def prepare(
+    data: DataList,
+    folder: Path,
+    segmenter: Segmenter | None = None,
+    supervoxels: str | None = None,
+    reliability: Reliability | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Write pseudo-labels and supervoxels of a list's training cases, and a list with them, into a folder.
+
+    CTs of a section ``unlabelled`` become training cases. Files that are there already are kept, so that
+    an interrupted call goes on where it was.
+
+    :param segmenter: predicts pseudo-labels for the cases that are not completely annotated; None: none are made.
+    :param supervoxels: their generator, for all cases; None: none are made.
+    :raises OutputError: if the folder cannot be written.
+    :raises Cancelled: if ``progress`` was cancelled.
+    """
+    progress, made = Progress.of(progress), Prepared(folder / f"{_plain(data.name)}.json")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The folder '{folder}' cannot be made: {error.strerror}.") from error
+    given, items = (*data.training, *data.sections.get(UNLABELLED, ())), []
+    for number, item in enumerate(given):
+        part = progress.part(number / len(given), (number + 1) / len(given))
+        makers = _makers(item, folder, segmenter, supervoxels, reliability or Reliability())
+        items.append(_extended(item, makers, made, part))
+    sections = {name: those for name, those in data.sections.items() if name != UNLABELLED} | {TRAINING: tuple(items)}
+    _written(made.path, lambda file: file.write_bytes(_encoded(replace(data, sections=sections))))
+    return made
+
+
+Maker = Callable[[Volume, Path, Progress], dict[str, Any]]
+
+
+def _makers(
+    item: DataItem, folder: Path, segmenter: Segmenter | None, generator: str | None, reliability: Reliability
+) -> dict[str, tuple[Path, Maker]]:
+    """Return what is to be made of a case: field of the list -> file, and how to make it."""
+    makers: dict[str, tuple[Path, Maker]] = {}
+    if segmenter is not None and not item.complete:
+        path = folder / f"{_plain(item.name)}_pseudo_label.nii.gz"
+        makers["pseudo_label"] = path, lambda *given: _predict(segmenter, reliability, *given)
+    if generator is not None:
+        path = folder / f"{_plain(item.name)}_supervoxels.nii.gz"
+        makers["supervoxel"] = path, lambda *given: _cut(generator, *given)
+    return makers
+
+
+def _extended(item: DataItem, makers: Mapping[str, tuple[Path, Maker]], made: Prepared, progress: Progress) -> DataItem:
+    wanted = {name: one for name, one in makers.items() if not one[0].exists()}
+    try:
+        volume = Volume.read(item.image) if wanted else None
+        for number, (path, maker) in enumerate(wanted.values()):
+            part = progress.part(number / len(wanted), (number + 1) / len(wanted))
+            made.report.setdefault(item.name, {}).update(maker(volume, path, part))
+    except OutputError:
+        raise
+    except VistaError as error:
+        progress.check()
+        made.failures[item.name] = str(error)
+    return replace(item, **{name: path for name, (path, _) in makers.items() if path.exists()})
+
+
+def _predict(
+    segmenter: Segmenter, reliability: Reliability, volume: Volume, path: Path, progress: Progress
+) -> dict[str, Any]:
+    found = pseudo_label(segmenter, volume, reliability, progress=progress)
+    _save(path, found.labels, volume, "pseudo-label, 255 is unknown")
+    return {"pseudo_label": _about(found, segmenter)}
+
+
+def _cut(generator: str, volume: Volume, path: Path, progress: Progress) -> dict[str, Any]:
+    from VISTA3DCore.supervoxels.generation import compute_supervoxels
+
+    made = compute_supervoxels(volume, generator, progress=progress)
+    _save(path, made.labels.astype(label_dtype(made.count)), volume, f"{made.count} supervoxels, {made.generator}")
+    return {"supervoxels": made.report}
+
+
+def _about(found: PseudoLabel, segmenter: Segmenter) -> dict[str, Any]:
+    names = {index: segmenter.catalogue[index].name for index in found.agreement}
+    return {
+        "kept": {names[index]: round(dice, 3) for index, dice in found.agreement.items() if index not in found.dropped},
+        "dropped": {names[index]: reason for index, reason in found.dropped.items()},
+        "unknown": round(float(np.mean(found.labels == 255)), 4),
+    }
+
+
+def _save(path: Path, labels: np.ndarray, volume: Volume, about: str) -> None:
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            encode_nifti(stream, labels, volume.affine, True, about)
+
+    _written(path, write)
+
+
+def _written(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file that appears complete or not at all."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=".vista3d-", dir=path.parent) as staging:
+            write(Path(staging) / path.name)
+            (Path(staging) / path.name).replace(path)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from error
+
+
+def _encoded(data: DataList) -> bytes:
+    content = {"name": data.name, **{name: [_entry(one) for one in items] for name, items in data.sections.items()}}
+    return (json.dumps(content, indent=1) + "\n").encode()
+
+
+def _entry(item: DataItem) -> dict[str, Any]:
+    """Return an item as an entry of a list; paths are absolute, because the new list lies elsewhere."""
+    files = {name: getattr(item, name) for name in ("image", "label", "pseudo_label", "supervoxel")}
+    labels = {str(value): list(ids) or item.names.get(value, str(value)) for value, ids in item.classes.items()}
+    facts = {"name": item.name, "labels": labels, "complete": item.complete, "weight": item.weight}
+    fold = {} if item.fold is None else {"fold": item.fold}
+    return facts | fold | {name: str(path.resolve()) for name, path in files.items() if path is not None}
+
+
+def _plain(name: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
