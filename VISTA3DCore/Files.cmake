@@ -198,7 +198,6 @@ set(CORE_RESOURCES
   VISTA3DCore/training/stages/finetune.yaml
   VISTA3DCore/training/stages/interactive-finetuning.yaml
   VISTA3DCore/training/stages/interactive.yaml
-  VISTA3DCore/training/stages/mini-clicks.yaml
   VISTA3DCore/training/stages/mini.yaml
   Resources/Models/vista3d-mini.safetensors
   )

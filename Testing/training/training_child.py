@@ -18,7 +18,16 @@ def main() -> None:
     """Train both branches on two phantoms, with everything that has a state: clicks, average, accumulation."""
     torch.set_num_threads(1)
     changes = ("steps=10", "batch=2", "prompts.iterations=2", "optimizer.average_decay=0.9", *sys.argv[2:])
-    chosen = recipe("mini", "data.augmentation=few-cases", "data.crop=16", "model={}", "precision=fp32", *changes)
+    chosen = recipe(
+        "mini",
+        "prompts.drop_clicks=0.5",
+        "batch=1",
+        "data.augmentation=few-cases",
+        "data.crop=16",
+        "model={}",
+        "precision=fp32",
+        *changes,
+    )
     Trainer(task(chosen, [phantom(0), phantom(1)]), Path(sys.argv[1]), device="cpu").run()
 
 

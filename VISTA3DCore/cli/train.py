@@ -15,8 +15,7 @@ def train(  # noqa: PLR0913, PLR0917 - each parameter is an option
         str,
         typer.Argument(
             metavar="STAGE",
-            help="interactive, interactive-finetuning, automatic, automatic-finetuning (the paper's four), mini, "
-            "mini-clicks.",
+            help="interactive, interactive-finetuning, automatic, automatic-finetuning (the paper's four), or mini.",
         ),
     ],
     data: training_run.Data,
@@ -42,7 +41,7 @@ def train(  # noqa: PLR0913, PLR0917 - each parameter is an option
     - `vista3d train automatic --data lists/mine.json --check`: what is wrong with the data
     - `vista3d train interactive --data a.json --data b.json --run runs/1 --fold 0`
     - `vista3d train automatic --data a.json --run runs/3 --start runs/2/model.safetensors --set batch=4`
-    - `torchrun --nproc-per-node 4 -m VISTA3DCore.cli train automatic --data a.json --run runs/3 --set batch=4`
+    - `torchrun --nproc-per-node 4 -m -- VISTA3DCore.cli train automatic --data a.json --run runs/3 --set batch=4`
     """
     training_run.require_training()
     from VISTA3DCore.training.plan import Choices, model_of, planned, read_start
