@@ -95,13 +95,18 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/refinement.py
   VISTA3DCore/inference/region.py
   VISTA3DCore/inference/restoration.py
+  VISTA3DCore/inference/segmenter.py
   VISTA3DCore/inference/session.py
   VISTA3DCore/inference/windows.py
   VISTA3DCore/network/__init__.py
   VISTA3DCore/network/acquisition.py
   VISTA3DCore/network/architecture.py
   VISTA3DCore/network/backends/__init__.py
+  VISTA3DCore/network/backends/openvino_backend.py
+  VISTA3DCore/network/backends/processor.py
+  VISTA3DCore/network/backends/selection.py
   VISTA3DCore/network/backends/torch_backend.py
+  VISTA3DCore/network/backends/torch_bfloat16.py
   VISTA3DCore/network/checkpoints.py
   VISTA3DCore/network/click_head.py
   VISTA3DCore/network/config.py

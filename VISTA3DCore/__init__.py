@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.inference.session import Session
     from VISTA3DCore.progress import Progress
 
 __version__ = "0.1.0"
@@ -22,7 +23,7 @@ _EXPORTS = {
     "Click": "VISTA3DCore.imaging.clicks",
     "Progress": "VISTA3DCore.progress",
     "Segmentation": "VISTA3DCore.imaging.segmentation",
-    "Segmenter": "VISTA3DCore.inference.session",
+    "Segmenter": "VISTA3DCore.inference.segmenter",
     "Session": "VISTA3DCore.inference.session",
     "Volume": "VISTA3DCore.imaging.volume",
 }

@@ -15,7 +15,7 @@ import numpy as np
 
 from VISTA3DCore.evaluation.data_list import TESTING, DataList, read_data_list
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.training.loop import Trainer
 from VISTA3DCore.training.plan import planned, read_start
 from VISTA3DCore.training.recipe import read_recipe

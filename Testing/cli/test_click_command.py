@@ -38,7 +38,7 @@ def model(volume: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny network of random weights, the first that answers a click in the middle of the liver with yes."""
     import torch
 
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
     from VISTA3DCore.network.architecture import build_network
     from VISTA3DCore.network.checkpoints import save_checkpoint
     from VISTA3DCore.network.config import ModelConfig

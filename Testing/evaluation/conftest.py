@@ -10,7 +10,7 @@ import nibabel
 import pytest
 from evaluation_cases import AFFINE, paint_case
 
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.evaluation.protocols import Settings
 from VISTA3DCore.evaluation.reporting import write_report
 from VISTA3DCore.evaluation.results import read_results
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
 AUTO = Settings(preset="bundle")

@@ -16,7 +16,7 @@ from VISTA3DCore.evaluation.references import Reference
 from VISTA3DCore.evaluation.simulation import centre_click
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.resampling import restore_nearest
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.inference.windows import gaussian_weights
 from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.progress import Progress

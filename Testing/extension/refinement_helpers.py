@@ -15,7 +15,8 @@ from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.session import Segmenter, Session
+from VISTA3DCore.inference.segmenter import Segmenter
+from VISTA3DCore.inference.session import Session
 from VISTA3DSegmentLib.logic.mirror import ClickMirror
 from VISTA3DSegmentLib.logic.refinement import Refinement
 from VISTA3DSegmentLib.logic.volumes import OpenedVolumes

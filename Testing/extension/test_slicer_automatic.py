@@ -27,7 +27,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DSegmentLib.logic.automatic import AutomaticRun, RunRequest
 from VISTA3DSegmentLib.logic.regions import roi_box, volume_box
 from VISTA3DSegmentLib.logic.settings import Rate, Settings

@@ -82,7 +82,7 @@ def test_provenance_is_stored_and_replaced(made: Segmentation) -> None:
 
 
 def test_every_fact_that_the_engine_tells_is_kept(tiny_model: Path, app: Application, ct: Volume) -> None:
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(tiny_model, device="cpu")
     found = segmenter.open(to_volume(ct)).segment(["liver"])

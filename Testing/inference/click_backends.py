@@ -34,6 +34,8 @@ class RuleBackend:
     :param device: a name only; it computes on the CPU.
     """
 
+    runtime, precision = "rule", "float32"
+
     def __init__(self, config: ModelConfig = RULE, device: str = "cpu") -> None:
         self.config, self.device = config, torch.device(device)
         self.encodings = 0

@@ -12,7 +12,7 @@ from reference_pipeline import SMALL, Reference, seeded_network
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 
 CONFIG = replace(SMALL, spacing=(2.5, 2.5, 2.5))
 INDICES = [structure.index for structure in catalogue().everything]

@@ -25,7 +25,7 @@ from VISTA3DCore.network.config import ModelConfig
 class Cheap:
     '''Features without a network: the sliding window's own memory is what is measured.'''
     config = ModelConfig(width=64, window=(64, 64, 64), spacing=(1.5, 1.5, 1.5))
-    device = torch.device("cpu")
+    device, runtime, precision = torch.device("cpu"), "none", "float32"
     def automatic_features(self, patch):
         return torch.sin(patch[0] * torch.arange(1, 65)[:, None, None, None])
     def class_matrix(self, indices):

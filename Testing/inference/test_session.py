@@ -211,7 +211,7 @@ def test_unknown_options_name_the_known_ones(session, option, value):
 def test_a_model_from_a_file_gives_the_same_labels(network, volume, tmp_path):
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, CONFIG, network.state_dict())
-    segmenter = Segmenter.from_pretrained(path, device="cpu")
+    segmenter = Segmenter.from_pretrained(path, device="cpu", runtime="torch")
     expected = Segmenter.from_network(network, CONFIG).open(volume).segment("everything")
     found = segmenter.open(volume).segment("everything")
     np.testing.assert_array_equal(found.labels, expected.labels)

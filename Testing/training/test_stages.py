@@ -11,7 +11,7 @@ from monai.networks.nets.segresnet_ds import SegResNetDS2
 from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMappingSAM
 from training_phantoms import KIDNEY, LIVER, MODEL, SPLEEN, phantom, recipe, task
 
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.checkpoints import load_checkpoint
 from VISTA3DCore.training.datasets import LoadedCase, PatchData

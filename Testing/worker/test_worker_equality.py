@@ -14,7 +14,8 @@ from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.session import Segmenter, Session
+from VISTA3DCore.inference.segmenter import Segmenter
+from VISTA3DCore.inference.session import Session
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.blocking import BlockingClient, RemoteSession
 from VISTA3DCore.worker.protocol import UnknownSessionError

@@ -17,7 +17,7 @@ from engine_processes import PATIENCE_S, arrays_of, centre_of, coarse_phantom, i
 
 from VISTA3DCore.errors import DeviceError, NotEnoughMemoryError, OutputError, SlowerWarning
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.blocking import BlockingClient
 from VISTA3DCore.worker.client import Failure, Response

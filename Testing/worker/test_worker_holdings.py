@@ -50,7 +50,7 @@ class FakeMemory:
     sessions: list[FakeSession] = field(default_factory=list)
     loaded: list[str] = field(default_factory=list)
 
-    def load(self, name: str, _device: str, _progress: Progress) -> FakeSegmenter:
+    def load(self, name: str, *_: object) -> FakeSegmenter:
         self.loaded.append(name)
         return FakeSegmenter(self)
 

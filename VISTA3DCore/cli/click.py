@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from VISTA3DCore.cli import engine
-from VISTA3DCore.cli.console import print_json, say, spoken_warnings
+from VISTA3DCore.cli.console import print_json, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.cli.staging import Staging
@@ -121,6 +121,8 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes through the last click.")
     ] = None,
     engine_: engine.EngineOption = engine.Engine.in_process,
+    runtime: engine.RuntimeOption = engine.Runtime.auto,
+    precision: engine.PrecisionOption = engine.Precision.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -150,7 +152,14 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     outputs.keep(asked.files)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         chosen = model or engine.default_model()
-        wishes = engine.Wishes(classes=asked.classes, model=chosen, device=device, engine=engine_)
+        wishes = engine.Wishes(
+            classes=asked.classes,
+            model=chosen,
+            device=device,
+            engine=engine_,
+            runtime=runtime.value,
+            precision=precision.value,
+        )
         wishes.check()
         result = _run(image, asked, wishes, outputs, reporter.progress, quiet)
     if as_json:
@@ -271,7 +280,7 @@ def _answer(
     structure = members[0] if members else None
     base = asked.read_base(structure, volume) if len(members) < 2 else None
     if not quiet:
-        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+        engine.say_where(segmenter)
     with segmenter.open(volume, progress=progress.part(0.1, 0.2)) as session:
         if len(members) > 1:
             structure = _hit(session, asked.class_name, clicks)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.geometry import Region
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
     Loaded = Segmenter | RemoteSegmenter
 
@@ -33,9 +33,35 @@ class Engine(str, Enum):
     worker = "worker"
 
 
+class Runtime(str, Enum):
+    """What runs the network; the values of ``selection.RUNTIMES``."""
+
+    auto = "auto"
+    torch = "torch"
+    openvino = "openvino"
+    cuda = "cuda"
+
+
+class Precision(str, Enum):
+    """In what the network computes; the values of ``selection.PRECISIONS``."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 EngineOption = Annotated[
     Engine,
     typer.Option("--engine", help="worker: in a process of its own, as Slicer uses it; the results are the same."),
+]
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option("--runtime", help="What runs the network; auto: the fastest that gives the results of torch."),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option("--precision", help="bfloat16 and float16 are faster where the hardware has them; labels may differ."),
 ]
 
 
@@ -50,6 +76,13 @@ class Wishes:
     restoration: str = "nearest"
     roi: Region | None = None
     engine: Engine = Engine.in_process
+    runtime: str = "auto"
+    precision: str = "auto"
+
+    @property
+    def model_options(self) -> dict[str, str]:
+        """What it takes to load the model."""
+        return {"model": self.model, "device": self.device, "runtime": self.runtime, "precision": self.precision}
 
     def check(self) -> None:
         """Find misspelt names and a missing model before anything is read or loaded.
@@ -101,12 +134,20 @@ def loaded(wishes: Wishes, progress: Progress) -> Iterator[Loaded]:
     if wishes.engine is Engine.worker:
         from VISTA3DCore.cli.remote import loaded_in_worker
 
-        with loaded_in_worker(wishes.model, wishes.device, progress) as remote:
+        with loaded_in_worker(wishes.model_options, progress) as remote:
             yield remote
     else:
-        from VISTA3DCore.inference.session import Segmenter
+        from VISTA3DCore.inference.segmenter import Segmenter
 
-        yield Segmenter.from_pretrained(wishes.model, device=wishes.device, progress=progress)
+        yield Segmenter.from_pretrained(
+            wishes.model, wishes.device, progress, runtime=wishes.runtime, precision=wishes.precision
+        )
+
+
+def say_where(segmenter: Loaded) -> None:
+    """Tell where and by what the network runs."""
+    say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+    say(f"Runtime {segmenter.runtime}, {segmenter.precision}: {segmenter.runtime_reason}")
 
 
 def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False) -> Outcome:
@@ -120,7 +161,7 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     with loaded(wishes, progress.part(0.0, 0.03)) as segmenter:
         structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
         if not quiet:
-            say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+            say_where(segmenter)
         with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
             segmentation = session.segment(
                 structures,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.evaluation.references import ReferenceCase
     from VISTA3DCore.evaluation.report import Summary
     from VISTA3DCore.evaluation.study import Plan
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
 
 class Protocol(str, Enum):
@@ -196,12 +196,12 @@ def _plan(
 def _measure(source: _Source, plan: Plan, model: str, device: str, progress: Progress, quiet: bool) -> list[Curve]:
     progress.update(0.0, "Loading the model")
     from VISTA3DCore.evaluation.study import evaluate_case, evaluate_cases
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
     segmenter = Segmenter.from_pretrained(model, device=device, progress=progress.part(0.0, 0.03))
     cases = source.cases(segmenter)
     if not quiet:
-        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+        engine.say_where(segmenter)
     work = progress.part(0.03, 0.98)
     if source.data is None:
         return evaluate_case(segmenter, cases[0], plan, work)

@@ -19,7 +19,7 @@ from VISTA3DCore.progress import Progress
 if TYPE_CHECKING:
     from VISTA3DCore.evaluation.campaign import Evaluation, Task
     from VISTA3DCore.evaluation.protocols import Settings
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,12 @@ def run(
 
 
 def _loaded(model: str, device: str, progress: Progress, quiet: bool) -> Segmenter:
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
     progress.update(0.0, "Loading the model")
     segmenter = Segmenter.from_pretrained(model, device=device, progress=progress)
     if not quiet:
-        say(f"Running on {segmenter.device}: {segmenter.device_reason}")
+        engine.say_where(segmenter)
     return segmenter
 
 

@@ -13,29 +13,31 @@ from VISTA3DCore.worker.transports import ChildProcess
 
 
 class RemoteSegmenter:
-    """What the commands need of a :class:`VISTA3DCore.inference.session.Segmenter`.
+    """What the commands need of a :class:`VISTA3DCore.inference.segmenter.Segmenter`.
 
-    :param model: name or file; :param device: as asked for.
+    :param asked: ``model`` (name or file), ``device``, ``runtime`` and ``precision``.
     :raises VistaError: as :meth:`Segmenter.from_pretrained`.
     """
 
-    def __init__(self, client: BlockingClient, model: str, device: str, progress: Progress) -> None:
-        self._client, self._asked = client, (model, device)
-        loaded = client.load(model, device, progress)
+    def __init__(self, client: BlockingClient, asked: dict[str, str], progress: Progress) -> None:
+        self._client, self._asked = client, asked
+        loaded = client.load(**asked, progress=progress)
         self.catalogue: Catalogue = catalogue(loaded.label_set)
         self.available, self.provenance = loaded.available, loaded.provenance
         self.device, self.device_reason = loaded.device, loaded.device_reason
+        self.runtime, self.precision, self.runtime_reason = loaded.runtime, loaded.precision, loaded.runtime_reason
 
     def open(self, volume: Volume, progress: Progress) -> RemoteSession:
         """Open a volume; see :meth:`Segmenter.open`."""
-        return self._client.open(volume, *self._asked, progress=progress)
+        return self._client.open(volume, **self._asked, progress=progress)
 
 
 @contextmanager
-def loaded_in_worker(model: str, device: str, progress: Progress) -> Iterator[RemoteSegmenter]:
+def loaded_in_worker(asked: dict[str, str], progress: Progress) -> Iterator[RemoteSegmenter]:
     """Start an engine process, load a model there, and end the process in the end.
 
+    :param asked: as for :class:`RemoteSegmenter`.
     :raises VistaError: as :meth:`Segmenter.from_pretrained`, or if the process cannot be started.
     """
     with BlockingClient(ChildProcess(), name="vista3d") as client:
-        yield RemoteSegmenter(client, model, device, progress)
+        yield RemoteSegmenter(client, asked, progress)

@@ -99,6 +99,8 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes with coloured structures.")
     ] = None,
     engine_: engine.EngineOption = engine.Engine.in_process,
+    runtime: engine.RuntimeOption = engine.Runtime.auto,
+    precision: engine.PrecisionOption = engine.Precision.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -124,6 +126,8 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             restoration=restoration.value,
             roi=_region(roi),
             engine=engine_,
+            runtime=runtime.value,
+            precision=precision.value,
         )
         wishes.check()
         result = _run(image, wishes, outputs, reporter, quiet)

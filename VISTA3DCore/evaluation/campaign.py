@@ -29,7 +29,7 @@ from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
 
 CASES_FOLDER = "cases"
 #: Raised when what is measured, or how, changes: what older versions kept is then measured again.

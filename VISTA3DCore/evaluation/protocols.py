@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.inference.session import Session
 
 HONEST, PAPER = "honest", "paper"
 ZERO_SHOT = "zero-shot"

@@ -15,7 +15,8 @@ from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
     from VISTA3DCore.imaging.segmentation import Segmentation
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.inference.session import Session
 
 # Share of a case's progress that reading, opening and the automatic run take.
 _PREPARATION = 0.15

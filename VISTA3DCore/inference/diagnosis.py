@@ -27,6 +27,7 @@ PACKAGES = (
     "filelock",
     "psutil",
     "monai",
+    "openvino",
     "matplotlib",
     "nibabel",
 )

@@ -1,17 +1,14 @@
-"""The two objects that people use: a loaded model, and an opened volume."""
+"""An opened volume: what people ask of it. The model comes from :mod:`VISTA3DCore.inference.segmenter`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-import VISTA3DCore
-from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
+from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
@@ -20,114 +17,23 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import ClassScores, score_block
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
-from VISTA3DCore.inference.devices import choose_device, free_memory
-from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
+from VISTA3DCore.inference.devices import free_memory
+from VISTA3DCore.inference.feature_map import Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
 from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
-from VISTA3DCore.inference.preprocessing import Box, ModelGrid, check_input, preprocess
+from VISTA3DCore.inference.preprocessing import Box, ModelGrid
 from VISTA3DCore.inference.region import context_box, cut_to_region, to_region
 from VISTA3DCore.inference.restoration import RESTORERS, Grids
+from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter, lookup
 from VISTA3DCore.inference.windows import Preset, WindowLayout, find_preset
-from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.progress import Progress, ProgressUpdate
+from VISTA3DCore.progress import Progress
 
 # A feature map is retained while all retained maps of a session take at most this share of the free memory.
 RETAINED_SHARE = 0.25
 # Sums stay on a GPU while they take at most this share of its free memory; the network needs the rest.
 _GPU_SHARE = 0.5
 
-ProgressLike = Progress | Callable[[ProgressUpdate], None] | None
 Structures = str | int | Structure | Iterable[str | int | Structure]
-
-
-class Segmenter:
-    """One loaded model on one device.
-
-    :param backend: the runtime that holds the network.
-    :param device_reason: why this device was chosen, for people.
-    :param provenance: facts about the weights that every result carries.
-    """
-
-    def __init__(
-        self, backend: AutomaticBackend, device_reason: str = "as asked for", provenance: dict[str, str] | None = None
-    ) -> None:
-        self.backend = backend
-        self.device_reason = device_reason
-        self.provenance = {"model": backend.config.name, **(provenance or {}), "version": VISTA3DCore.__version__}
-        self.catalogue: Catalogue = catalogue(backend.config.label_set)
-
-    @classmethod
-    def from_pretrained(
-        cls, name_or_path: str | Path = "vista3d-ct", device: str = "auto", progress: ProgressLike = None
-    ) -> Segmenter:
-        """Load a model by name (``vista3d-ct``, ``vista3d-ctmr``, ``mini``) or from a file.
-
-        :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there.
-        """
-        from VISTA3DCore.network.checkpoints import load_checkpoint
-        from VISTA3DCore.network.store import ModelStore
-
-        progress = Progress.of(progress)
-        choice = choose_device(device)
-        store = ModelStore()
-        path = store.resolve(name_or_path)
-        progress.update(0.0, "Loading the model", path.name)
-        config, state = load_checkpoint(path)
-        segmenter = cls.from_network(_network(config, state), config, choice.device)
-        segmenter.device_reason = choice.reason
-        segmenter.provenance.update(store.provenance(name_or_path))
-        progress.update(1.0, "Loading the model", path.name)
-        return segmenter
-
-    @classmethod
-    def from_network(
-        cls, network: torch.nn.Module, config: ModelConfig, device: torch.device | str = "cpu"
-    ) -> Segmenter:
-        """Use a network that is already in memory, e.g. in tests or during training."""
-        from VISTA3DCore.network.backends.torch_backend import TorchBackend
-
-        return cls(TorchBackend(network, config, choose_device(device).device))
-
-    @property
-    def config(self) -> ModelConfig:
-        return self.backend.config
-
-    @property
-    def device(self) -> torch.device:
-        return self.backend.device
-
-    @property
-    def available(self) -> tuple[int, ...]:
-        """Indices of the structures that the model was trained for."""
-        if self.config.classes is not None:
-            return self.config.classes
-        return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
-
-    def open(
-        self,
-        volume: Volume,
-        progress: ProgressLike = None,
-        feature_dtype: str = "float32",
-        click_dtype: str = "float16",
-        click_cache_bytes: int | None = None,
-    ) -> Session:
-        """Check and preprocess a volume.
-
-        :param feature_dtype: ``float32``, or ``float16`` to retain features in half the memory; 99.9 % or more of
-            the labels stay the same.
-        :param click_dtype: in which click features are kept and used, ``float16`` or ``float32``.
-        :param click_cache_bytes: budget for kept click features, on the device and on the host each; by default
-            shares of the free memory.
-        :raises InputError: if the volume cannot be segmented by this model.
-        """
-        dtypes = [_lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
-        check_input(volume, self.config)
-        grid = preprocess(volume, self.config, Progress.of(progress))
-        return Session(self, grid, volume, *dtypes, click_cache_bytes)
-
-
-_FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 class Session:
@@ -204,7 +110,7 @@ class Session:
         if not wanted:
             raise InputError("No structure was asked for; name at least one, or 'everything'.")
         chosen, region = find_preset(preset), to_region(roi)
-        restorer_type = _lookup(RESTORERS, restoration, "restoration")
+        restorer_type = lookup(RESTORERS, restoration, "restoration")
         box = context_box(region, self._grid, self._affine, self._shape, self._segmenter.config.window)
         provenance = {**self._segmenter.provenance, "preset": chosen.name, "restoration": restoration}
         if box is None:
@@ -383,17 +289,3 @@ class Session:
     def _require_open(self) -> None:
         if self._closed:
             raise InputError("The session is closed; open the volume again.")
-
-
-def _network(config: ModelConfig, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    from VISTA3DCore.network.architecture import build_network
-
-    network = build_network(config)
-    network.load_state_dict(state)
-    return network
-
-
-def _lookup(options: dict[str, Any], name: str, kind: str) -> Any:
-    if name not in options:
-        raise InputError(f"There is no {kind} '{name}'; use one of: {', '.join(options)}.")
-    return options[name]

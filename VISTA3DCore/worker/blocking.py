@@ -117,21 +117,34 @@ class BlockingClient:
             raise answer.error
         return answer.result
 
-    def load(self, model: str = "vista3d-ct", device: str = "auto", progress: ProgressLike = None) -> LoadResult:
+    def load(
+        self,
+        model: str = "vista3d-ct",
+        device: str = "auto",
+        progress: ProgressLike = None,
+        runtime: str = "auto",
+        precision: str = "auto",
+    ) -> LoadResult:
         """Load a model, as :meth:`Segmenter.from_pretrained` does."""
-        return self.call("load", LoadParams(str(model), str(device)), progress)
+        return self.call("load", LoadParams(str(model), str(device), runtime, precision), progress)
 
     def open(
-        self, volume: Volume, model: str = "vista3d-ct", device: str = "auto", progress: ProgressLike = None
+        self,
+        volume: Volume,
+        model: str = "vista3d-ct",
+        device: str = "auto",
+        progress: ProgressLike = None,
+        runtime: str = "auto",
+        precision: str = "auto",
     ) -> RemoteSession:
         """Open a volume, as :meth:`Segmenter.open` does; what is worth knowing is given as warnings.
 
         :raises VistaError: as the engine does.
         """
         progress = Progress.of(progress)
-        loaded = self.load(model, device, progress.part(0.0, 0.3))
+        loaded = self.load(model, device, progress.part(0.0, 0.3), runtime, precision)
         ref = self.shared.put(volume.array, volume.affine)
-        params = OpenParams(ref, str(model), volume.name, volume.modality, str(device))
+        params = OpenParams(ref, str(model), volume.name, volume.modality, str(device), runtime, precision)
         opened = None
         try:
             opened = self.call("open", params, progress.part(0.3, 1.0))

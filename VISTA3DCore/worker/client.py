@@ -179,15 +179,21 @@ class EngineClient:
         """Ask for ``initialize``; must be the first request."""
         return self.request("initialize", initialize_params(shared_directory, name, version))
 
-    def load(self, model: str, device: str = "auto") -> Sent:
-        """Ask for ``load``."""
-        return self.request("load", LoadParams(str(model), device))
+    def load(self, model: str, device: str = "auto", **options: str) -> Sent:
+        """Ask for ``load``; options are the further fields of :class:`LoadParams`."""
+        return self.request("load", LoadParams(str(model), device, **options))
 
     def open(
-        self, volume: ArrayRef, model: str, name: str = "", modality: str | None = None, device: str = "auto"
+        self,
+        volume: ArrayRef,
+        model: str,
+        name: str = "",
+        modality: str | None = None,
+        device: str = "auto",
+        **options: str,
     ) -> Sent:
-        """Ask for ``open``."""
-        return self.request("open", OpenParams(volume, str(model), name, modality, device))
+        """Ask for ``open``; options are the further fields of :class:`OpenParams`."""
+        return self.request("open", OpenParams(volume, str(model), name, modality, device, **options))
 
     def segment(self, session: str, structures: Any, **options: Any) -> Sent:
         """Ask for ``segment``; see :func:`segment_params`."""

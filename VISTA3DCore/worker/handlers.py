@@ -54,7 +54,8 @@ from VISTA3DCore.worker.sessions import Holdings, memory_of
 if TYPE_CHECKING:
     import torch
 
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.inference.session import Session
 
 Answer = TypeVar("Answer")
 
@@ -154,7 +155,7 @@ class Handlers:
         return InitializeResult(*identity, str(choice.device), choice.reason, self.memory(), _known_models())
 
     def _load_model(self, params: LoadParams, progress: Progress) -> LoadResult:
-        segmenter = self._holdings.model(params.model, params.device, progress)
+        segmenter = self._model(params, progress)
         return LoadResult(
             params.model,
             str(segmenter.device),
@@ -163,7 +164,13 @@ class Handlers:
             segmenter.config.click_branch,
             segmenter.config.label_set,
             segmenter.provenance,
+            segmenter.runtime,
+            segmenter.precision,
+            segmenter.runtime_reason,
         )
+
+    def _model(self, params: LoadParams | OpenParams, progress: Progress) -> Segmenter:
+        return self._holdings.model(params.model, params.device, progress, params.runtime, params.precision)
 
     # Volumes
 
@@ -172,7 +179,7 @@ class Handlers:
         array = self.directory.get(params.volume)
         if params.volume.affine is None:
             raise InvalidParamsError("The field 'volume.affine' is missing; a volume needs one.")
-        segmenter = self._holdings.model(params.model, params.device, progress.part(0.0, 0.3))
+        segmenter = self._model(params, progress.part(0.0, 0.3))
         started = time.monotonic()
         volume = Volume(array, np.array(params.volume.affine), params.name, params.modality)
         opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0))
@@ -263,10 +270,10 @@ class Handlers:
             raise
 
 
-def _load(model: str, device: str, progress: Progress) -> Segmenter:
-    from VISTA3DCore.inference.session import Segmenter
+def _load(model: str, device: str, progress: Progress, runtime: str, precision: str) -> Segmenter:
+    from VISTA3DCore.inference.segmenter import Segmenter
 
-    return Segmenter.from_pretrained(model, device, progress)
+    return Segmenter.from_pretrained(model, device, progress, runtime, precision)
 
 
 def _known_models() -> tuple[ModelInfo, ...]:

@@ -120,13 +120,16 @@ class LoadParams(Params):
 
     model: str
     device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LoadResult(Result):
     """``available``: what the model was trained for, as indices of the catalogue ``label_set``.
 
-    ``provenance``: what every result of the model carries.
+    ``provenance``: what every result of the model carries; ``runtime``, ``precision``: what really runs the network,
+    empty from engines that do not tell.
     """
 
     model: str
@@ -136,6 +139,9 @@ class LoadResult(Result):
     click_branch: bool
     label_set: str
     provenance: dict[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    precision: str = ""
+    runtime_reason: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -147,6 +153,8 @@ class OpenParams(Params):
     name: str = ""
     modality: str | None = None
     device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "auto"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -25,7 +25,8 @@ from VISTA3DCore.worker.protocol import Memory, UnknownSessionError
 if TYPE_CHECKING:
     import torch
 
-    from VISTA3DCore.inference.session import Segmenter, Session
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.inference.session import Session
 
 log = logging.getLogger("vista3d.worker")
 
@@ -33,7 +34,7 @@ log = logging.getLogger("vista3d.worker")
 RESERVE_SHARE = 0.1
 _HOST_RESERVE = 4 << 30
 
-Key = tuple[str, str, int]
+Key = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +80,13 @@ def is_short(memory: Memory) -> bool:
 class Holdings:
     """Models and sessions, the most recently used last. Belongs to the inference thread.
 
-    :param load: model, device, progress -> Segmenter.
+    :param load: model, device, progress, runtime, precision -> Segmenter.
     :param measure: device -> its and the host's memory.
     """
 
     def __init__(
         self,
-        load: Callable[[str, str, Progress], Segmenter],
+        load: Callable[[str, str, Progress, str, str], Segmenter],
         measure: Callable[[torch.device], Memory] = memory_of,
     ) -> None:
         self._load, self._measure = load, measure
@@ -98,16 +99,18 @@ class Holdings:
         """Ids of the opened volumes; safe from any thread."""
         return tuple(self._sessions.copy())
 
-    def model(self, name: str, device: str, progress: Progress) -> Segmenter:
+    def model(
+        self, name: str, device: str, progress: Progress, runtime: str = "auto", precision: str = "auto"
+    ) -> Segmenter:
         """Return a model, loaded if it is not yet, or if its file has changed since.
 
         :raises VistaError: as :meth:`Segmenter.from_pretrained`.
         """
         from VISTA3DCore.network.store import ModelStore
 
-        key = (name, device, ModelStore().resolve(name).stat().st_mtime_ns)
+        key = (name, device, runtime, precision, ModelStore().resolve(name).stat().st_mtime_ns)
         if key not in self._segmenters:
-            self._segmenters[key] = self._load(name, device, progress)
+            self._segmenters[key] = self._load(name, device, progress, runtime, precision)
         self._segmenters.move_to_end(key)
         return self._segmenters[key]
 

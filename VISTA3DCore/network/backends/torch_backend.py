@@ -21,6 +21,8 @@ class TorchBackend:
     :param device: where to run; weights are moved there once.
     """
 
+    runtime, precision = "torch", "float32"
+
     def __init__(self, network: nn.Module, config: ModelConfig, device: torch.device | str = "cpu") -> None:
         self.config = config
         self.device = torch.device(device)

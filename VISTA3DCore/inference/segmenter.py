@@ -1,0 +1,163 @@
+"""A loaded model: how it gets there, and how volumes are opened with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import VISTA3DCore
+from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.devices import choose_device
+from VISTA3DCore.inference.preprocessing import check_input, preprocess
+from VISTA3DCore.network.backends.selection import Backend, choose_backend
+from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.progress import Progress, ProgressUpdate
+
+if TYPE_CHECKING:
+    from VISTA3DCore.inference.session import Session
+
+ProgressLike = Progress | Callable[[ProgressUpdate], None] | None
+
+
+class Segmenter:
+    """One loaded model on one device.
+
+    :param backend: the runtime that holds the network.
+    :param device_reason: why this device was chosen, for people; :param runtime_reason: likewise.
+    :param provenance: facts about the weights that every result carries.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        device_reason: str = "as asked for",
+        provenance: dict[str, str] | None = None,
+        runtime_reason: str = "as asked for",
+    ) -> None:
+        self.backend = backend
+        self.device_reason, self.runtime_reason = device_reason, runtime_reason
+        how = {"runtime": backend.runtime, "precision": backend.precision, "version": VISTA3DCore.__version__}
+        self.provenance = {"model": backend.config.name, **(provenance or {}), **how}
+        self.catalogue: Catalogue = catalogue(backend.config.label_set)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path = "vista3d-ct",
+        device: str = "auto",
+        progress: ProgressLike = None,
+        runtime: str = "auto",
+        precision: str = "auto",
+    ) -> Segmenter:
+        """Load a model by name (``vista3d-ct``, ``vista3d-ctmr``, ``mini``) or from a file.
+
+        A runtime or precision that cannot be used here is replaced by PyTorch or float32, with a ``SlowerWarning``.
+
+        :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        :param runtime: ``auto``, ``torch``, ``openvino``, ``cuda``.
+        :param precision: ``auto``, ``float32``, ``bfloat16``, ``float16``.
+        :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there.
+        :raises InputError: if there is no such runtime or precision.
+        """
+        from VISTA3DCore.network.checkpoints import inspect_checkpoint
+        from VISTA3DCore.network.store import ModelStore
+
+        progress = Progress.of(progress)
+        choice = choose_device(device)
+        store = ModelStore()
+        path = store.resolve(name_or_path)
+        progress.update(0.0, "Loading the model", path.name)
+        config, _ = inspect_checkpoint(path)
+        backend, reason = choose_backend(lambda: _network(path, config), config, choice.device, runtime, precision)
+        segmenter = cls(backend, choice.reason, store.provenance(name_or_path), reason)
+        progress.update(1.0, "Loading the model", path.name)
+        return segmenter
+
+    @classmethod
+    def from_network(
+        cls,
+        network: torch.nn.Module,
+        config: ModelConfig,
+        device: torch.device | str = "cpu",
+        runtime: str = "torch",
+        precision: str = "float32",
+    ) -> Segmenter:
+        """Use a network that is already in memory, e.g. in tests or during training."""
+        backend, reason = choose_backend(network, config, choose_device(device).device, runtime, precision)
+        return cls(backend, runtime_reason=reason)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.backend.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.backend.device
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network: ``torch``, ``openvino`` or ``cuda``."""
+        return self.backend.runtime
+
+    @property
+    def precision(self) -> str:
+        """In which floating-point type it computes: ``float32``, ``bfloat16`` or ``float16``."""
+        return self.backend.precision
+
+    @property
+    def available(self) -> tuple[int, ...]:
+        """Indices of the structures that the model was trained for."""
+        if self.config.classes is not None:
+            return self.config.classes
+        return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
+
+    def open(
+        self,
+        volume: Volume,
+        progress: ProgressLike = None,
+        feature_dtype: str = "float32",
+        click_dtype: str = "float16",
+        click_cache_bytes: int | None = None,
+    ) -> Session:
+        """Check and preprocess a volume.
+
+        :param feature_dtype: ``float32``, or ``float16`` to retain features in half the memory; 99.9 % or more of
+            the labels stay the same.
+        :param click_dtype: in which click features are kept and used, ``float16`` or ``float32``.
+        :param click_cache_bytes: budget for kept click features, on the device and on the host each; by default
+            shares of the free memory.
+        :raises InputError: if the volume cannot be segmented by this model.
+        """
+        from VISTA3DCore.inference.session import Session
+
+        dtypes = [lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
+        check_input(volume, self.config)
+        grid = preprocess(volume, self.config, Progress.of(progress))
+        return Session(self, grid, volume, *dtypes, click_cache_bytes)
+
+
+_FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+def _network(path: Path, config: ModelConfig) -> torch.nn.Module:
+    from VISTA3DCore.network.architecture import build_network
+    from VISTA3DCore.network.checkpoints import load_checkpoint
+
+    network = build_network(config)
+    network.load_state_dict(load_checkpoint(path)[1])
+    return network
+
+
+def lookup(options: dict[str, Any], name: str, kind: str) -> Any:
+    """Return the option of this name.
+
+    :raises InputError: if there is none, with the names that exist.
+    """
+    if name not in options:
+        raise InputError(f"There is no {kind} '{name}'; use one of: {', '.join(options)}.")
+    return options[name]

@@ -1,0 +1,51 @@
+"""What the processor offers: how many threads may run, and whether it multiplies bfloat16 itself."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def thread_count(cgroup: Path = _CGROUP) -> int:
+    """Return how many threads should compute: torch's number, within what the system lets this process use.
+
+    torch minds the processors that the process is bound to (``taskset``), but not a container's share of time: there,
+    too many threads wait for each other.
+
+    :param cgroup: where Linux describes the limits of a container.
+    """
+    limits = [torch.get_num_threads(), os.cpu_count() or 1]
+    if hasattr(os, "sched_getaffinity"):
+        limits.append(len(os.sched_getaffinity(0)))
+    return max(1, min([*limits, *_shares(cgroup)]))
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor itself multiplies bfloat16 (AVX512-BF16 or AMX); if not, it is slower than float32.
+
+    Versions of torch that cannot tell (before ``torch.cpu.get_capabilities``) count as no.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _shares(cgroup: Path) -> list[int]:
+    """Return a container's limit in processors, as version 2 or 1 of cgroups writes it; nothing if there is none."""
+    first = [*_numbers(cgroup / "cpu" / "cpu.cfs_quota_us"), *_numbers(cgroup / "cpu" / "cpu.cfs_period_us")]
+    limit = _numbers(cgroup / "cpu.max") or first
+    if len(limit) != 2 or min(limit) <= 0:
+        return []
+    return [math.ceil(limit[0] / limit[1])]
+
+
+def _numbers(path: Path) -> list[int]:
+    """Return the numbers in a file; none if it cannot be read or holds a word (``max`` means no limit)."""
+    try:
+        return [int(word) for word in path.read_text(encoding="ascii").split()]
+    except (OSError, ValueError):
+        return []
