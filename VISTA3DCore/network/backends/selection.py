@@ -151,4 +151,4 @@ Starter = Callable[["NetworkSource", "ModelConfig", "torch.device", str], Backen
 # By name; each raises RuntimeUnavailableError where it cannot be used, and imports its runtime only when it is called.
 _STARTERS: dict[str, Starter] = {"openvino": _start_openvino}
 # What `auto` tries on a kind of device before PyTorch.
-_AUTOMATIC: dict[str, str] = {"cpu": "openvino"}
+_AUTOMATIC: dict[str, str] = {}
