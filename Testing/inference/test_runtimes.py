@@ -1,0 +1,63 @@
+"""The bundled small model gives the labels of PyTorch's float32 with every runtime and precision of processors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from VISTA3DCore import Segmentation, Segmenter, Volume
+from VISTA3DCore.imaging.phantom import paint_phantom
+from VISTA3DCore.network.backends.processor import has_bfloat16
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
+CASES = [
+    pytest.param("openvino", "float32", 0.999),
+    pytest.param("openvino", "bfloat16", 0.99, marks=needs_bfloat16),
+    pytest.param("torch", "bfloat16", 0.99, marks=needs_bfloat16),
+]
+
+
+def segmented(volume: Volume, runtime: str, precision: str) -> Segmentation:
+    """Return everything that the small model finds, after making sure that it is run as asked for."""
+    segmenter = Segmenter.from_pretrained("mini", device="cpu", runtime=runtime, precision=precision)
+    assert (segmenter.runtime, segmenter.precision) == (runtime, precision)
+    with segmenter.open(volume) as session:
+        return session.segment("everything")
+
+
+@pytest.fixture(scope="module")
+def phantom() -> tuple[Volume, Segmentation]:
+    volume = paint_phantom((64, 64, 64))[0]
+    return volume, segmented(volume, "torch", "float32")
+
+
+@pytest.fixture(scope="module")
+def patient(ct_data) -> tuple[Volume, Segmentation]:
+    volume = Volume.read(ct_data / "ts_example_ct" / "ct.nii.gz")
+    return volume, segmented(volume, "torch", "float32")
+
+
+def compare(case: tuple[Volume, Segmentation], runtime: str, precision: str, least: float) -> None:
+    volume, expected = case
+    found = segmented(volume, runtime, precision)
+    inside = (expected.labels > 0) | (found.labels > 0)
+    equal = found.labels == expected.labels
+    print(f"{runtime} {precision}: {equal.mean():.5f} of all voxels, {equal[inside].mean():.5f} of the labelled ones")
+
+    assert found.provenance["runtime"] == runtime
+    assert found.provenance["precision"] == precision
+    assert inside.any()
+    assert equal.mean() >= least
+    for index, mask in expected.masks.items():
+        assert np.mean(found.masks[index] == mask) >= least
+
+
+@pytest.mark.parametrize(("runtime", "precision", "least"), CASES)
+def test_a_phantom_gets_the_same_labels(phantom, runtime, precision, least):
+    compare(phantom, runtime, precision, least)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runtime", "precision", "least"), CASES)
+def test_a_patient_gets_the_same_labels(patient, runtime, precision, least):
+    compare(patient, runtime, precision, least)
