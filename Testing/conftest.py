@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Without a GPU, Triton's kernels run in its interpreter; Triton reads this when it is first imported.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Times of property tests depend on the machine; continuous integration draws the same examples every time.
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))

@@ -1,0 +1,141 @@
+"""Every kernel gives what its twin in plain PyTorch gives: on a CUDA device, or in Triton's interpreter."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from VISTA3DCore.network.backends.kernels import operations
+from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for, triton_kernels
+from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Normalisation
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+LEAKY = Activation(slope=0.01)
+# Channels that divide into tiles, that do not, and more than one tile of them; voxels likewise.
+SHAPES = {
+    "narrow": (1, 8, 5, 6, 7),
+    "released": (2, 48, 3, 5, 4),
+    "deep": (1, 96, 4, 3, 2),
+    "several parts": (1, 8, 51, 51, 52),
+}
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    """Triton's kernels; without a CUDA device they run in its interpreter, see Testing/conftest.py."""
+    pytest.importorskip("triton")
+    return triton_kernels()
+
+
+def image_of(shape: tuple[int, ...], seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Return a channels-last image whose channels have means far from zero."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(shape, generator=generator) + torch.arange(shape[1])[:, None, None, None] / 4
+    return image.to(DEVICE, dtype).contiguous(memory_format=torch.channels_last_3d)
+
+
+def affine(channels: int) -> Normalisation:
+    return Normalisation(*(torch.linspace(first, 2, channels, device=DEVICE) for first in (0.5, -1)), 1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("activation", [IDENTITY, RELU, LEAKY, GELU], ids=["none", "relu", "leaky", "gelu"])
+def test_normalising_equals_the_twin(kernels, shape, activation):
+    expected = operations.normalise(image_of(shape), affine(shape[1]), activation)
+    found = kernels.normalise(image_of(shape), affine(shape[1]), activation)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after", "overwrite"), product([False, True], repeat=3))
+def test_residuals_are_added_where_they_should(kernels, before, after, overwrite):
+    shape, results = SHAPES["released"], []
+    for normalise in (operations.normalise, kernels.normalise):
+        image = image_of(shape)
+        residuals = {"before": image_of(shape, 1) if before else None, "after": image_of(shape, 2) if after else None}
+        result = normalise(image, Normalisation(), RELU, **residuals, overwrite=overwrite)
+        results.append((result, None if overwrite else image))
+    torch.testing.assert_close(results[1], results[0], atol=2e-5, rtol=1e-5)
+    if before and not overwrite:
+        torch.testing.assert_close(results[1][1], image_of(shape) + image_of(shape, 1))
+
+
+@pytest.mark.parametrize("normalise", ["twin", "kernel"])
+def test_both_are_instance_normalisation(kernels, normalise):
+    run = operations.normalise if normalise == "twin" else kernels.normalise
+    layer = nn.InstanceNorm3d(48, eps=1e-4, affine=True).to(DEVICE)
+    with torch.no_grad():
+        layer.weight.copy_(affine(48).weight)
+        layer.bias.copy_(affine(48).bias)
+        expected = nn.functional.leaky_relu(layer(image_of(SHAPES["released"])), 0.01)
+    torch.testing.assert_close(run(image_of(SHAPES["released"]), affine(48), LEAKY), expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once(kernels, dtype):
+    """Statistics and residuals are float32, so the result is the float32 one to the last bit of its type or so."""
+    if dtype == torch.bfloat16 and DEVICE == "cpu":
+        pytest.skip("the interpreter does not compute in bfloat16")
+    image, residual = image_of(SHAPES["released"], dtype=dtype), image_of(SHAPES["released"], 1, dtype)
+    exact = operations.normalise(image.float(), affine(48), RELU, after=residual.float())
+    found = kernels.normalise(image, affine(48), RELU, after=residual)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), exact, atol=1e-5, rtol=2 * torch.finfo(dtype).eps)
+
+
+def test_statistics_survive_a_mean_far_from_zero(kernels):
+    image = image_of((1, 8, 20, 20, 20)) * 1e-2 + 100
+    exact = operations.normalise(image.double(), Normalisation())
+    torch.testing.assert_close(kernels.normalise(image, Normalisation()).double(), exact, atol=2e-3, rtol=1e-3)
+
+
+def test_the_same_image_always_gives_the_same_bits(kernels):
+    first, second = (kernels.normalise(image_of(SHAPES["deep"]), affine(96), RELU) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_an_image_in_another_layout_goes_to_the_twin(kernels):
+    image = image_of(SHAPES["narrow"]).contiguous()
+    expected = operations.normalise(image, affine(8), RELU)
+    assert torch.equal(kernels.normalise(image, affine(8), RELU), expected)
+
+
+@pytest.mark.parametrize("competing", [0, 1, 40, 43])
+@pytest.mark.parametrize(("channels", "voxels"), [(8, 300), (48, 129), (16, 1)])
+def test_classifying_equals_the_twin(kernels, competing, channels, voxels):
+    generator = torch.Generator().manual_seed(1)
+    features = torch.randn(voxels, channels, generator=generator).to(DEVICE)
+    matrix = torch.randn(43, channels, generator=generator).to(DEVICE)
+    values = torch.arange(100, 100 + competing, dtype=torch.int32, device=DEVICE)
+    expected_labels, expected_masks = operations.classify(features, matrix, values)
+    labels, masks = kernels.classify(features, matrix, values)
+    assert (labels == expected_labels).float().mean() > 0.995
+    assert masks.shape == (43 - competing, voxels)
+    assert (masks == expected_masks).float().mean() >= 0.999 if masks.numel() else True
+
+
+@pytest.mark.parametrize("classify", ["twin", "kernel"])
+def test_of_equal_scores_the_first_wins_and_zero_is_background(kernels, classify):
+    run = operations.classify if classify == "twin" else kernels.classify
+    matrix = torch.tensor([[1.0, 0], [2, 0], [0, 0], [2, 0], [0, 1], [0, -1]], device=DEVICE).repeat(7, 1)
+    features = torch.tensor([[1.0, 0], [-1, 0], [0, 0], [0, 3]], device=DEVICE)
+    values = torch.arange(11, 51, dtype=torch.int32, device=DEVICE)
+    labels, masks = run(features, matrix, values)
+    assert labels.tolist() == [12, 0, 0, 15]
+    assert masks.tolist() == [[False, False, False, True], [False] * 4]
+
+
+def test_without_a_cuda_device_plain_torch_is_used_and_the_reason_is_given():
+    kernels = kernels_for(torch.device("cpu"))
+    assert kernels.name == "torch"
+    assert kernels.reason
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_triton_is_used_on_a_cuda_device_where_it_is_installed():
+    pytest.importorskip("triton")
+    assert kernels_for(torch.device("cuda")).name == "triton", kernels_for(torch.device("cuda")).reason

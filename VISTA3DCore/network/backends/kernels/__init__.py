@@ -1,0 +1,1 @@
+"""Kernels for GPUs, each with a twin in plain PyTorch that defines what it computes."""
