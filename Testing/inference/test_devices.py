@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from VISTA3DCore.errors import DeviceError
-from VISTA3DCore.inference.devices import choose_device, cudnn_problems, free_memory, known_problems
+from VISTA3DCore.inference.devices import choose_device, free_memory, known_problems
+from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
 
 def test_auto_gives_a_device_and_a_reason():

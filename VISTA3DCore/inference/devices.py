@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,6 @@ def known_problems() -> list[str]:
     if not torch.cuda.is_available():
         return []
     return cudnn_problems(torch.__version__, torch.backends.cudnn.version() or 0)
-
-
-def cudnn_problems(torch_version: str, cudnn_version: int) -> list[str]:
-    """Judge a combination of torch and cuDNN.
-
-    Torch 2.9 runs 3-D convolutions in half precision four times slower and with far more memory unless cuDNN is 9.15
-    or newer (pytorch issues 166122, 166643, 166790; fixed in 2.10); cuDNN 9.10.2 gave wrong bfloat16 3-D convolutions
-    (163539).
-
-    :param cudnn_version: as ``torch.backends.cudnn.version()`` gives it, e.g. 91002 for 9.10.2.
-    """
-    problems = []
-    if torch_version.startswith("2.9.") and cudnn_version < 91500:
-        problems.append(
-            f"torch {torch_version} with cuDNN {_readable(cudnn_version)} runs 3-D convolutions in half precision "
-            "about four times slower and needs far more memory; install torch 2.10 or newer, or cuDNN 9.15 or newer."
-        )
-    if cudnn_version == 91002:
-        problems.append("cuDNN 9.10.2 can compute 3-D convolutions in bfloat16 wrongly; install another version.")
-    return problems
-
-
-def _readable(cudnn_version: int) -> str:
-    return f"{cudnn_version // 10000}.{cudnn_version // 100 % 100}.{cudnn_version % 100}"
 
 
 def free_memory(device: torch.device) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
 
 from VISTA3DCore.network.folding import folded_convolution, folded_tail
 from VISTA3DCore.network.streamed_attention import attend_to_themselves, two_way
@@ -108,17 +109,23 @@ class ClickHead:
         return ImageSide(tokens, shape, Projections.of(first, tokens, self._position_grid(shape, features.device)))
 
     def scores(
-        self, side: ImageSide, coordinates: torch.Tensor, labels: torch.Tensor, zero_shot: torch.Tensor
+        self,
+        side: ImageSide,
+        coordinates: torch.Tensor,
+        labels: torch.Tensor,
+        zero_shot: torch.Tensor,
+        empty: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the scores (logits) of objects in one window.
 
         :param coordinates: [B, N, 3] voxel coordinates of the clicks in the window.
         :param labels: [B, N]: 0 negative, 1 positive, 2 and 3 the same with special tokens, -1 padding.
         :param zero_shot: [B] bool.
+        :param empty: [B, N] bool, places that change nothing, unlike padding, which the network sees; or None.
         :return: [B, w, w, w].
         """
         prompts = self._prompts(coordinates, labels, zero_shot, side.shape)
-        tokens, image = self._transform(side, prompts)
+        tokens, image = self._transform(side, prompts, None if empty is None else _blindness(empty))
         return self._mask(image, self._head.output_hypernetworks_mlps(tokens[:, 0]), side.shape)
 
     def _prompts(
@@ -137,30 +144,38 @@ class ClickHead:
         kind = torch.where(zero_shot[:, None, None], head.zeroshot_embed.weight, head.supported_embed.weight)
         return torch.cat([mask, clicks, kind], dim=1)
 
-    def _transform(self, side: ImageSide, prompts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _transform(
+        self, side: ImageSide, prompts: torch.Tensor, blind: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the two-way transformer and return its tokens [B, t, C] and the image's [B, n, C]."""
         transformer = self._head.transformer
         place = self._position_grid(side.shape, prompts.device)
-        if _streams(prompts) and len(prompts) == 1:
+        if _streams(prompts) and len(prompts) == 1 and blind is None:
             tokens, image = two_way(transformer, side.tokens[0], place[0], prompts[0])
             return tokens[None], image[None]
         tokens, image = prompts, side.tokens
         for number, layer in enumerate(transformer.layers):
             known = side.first if number == 0 else None
-            tokens, image = self._layer(layer, tokens, prompts, image, known or Projections.of(layer, image, place))
+            projected = known or Projections.of(layer, image, place)
+            tokens, image = self._layer(layer, tokens, prompts, image, projected, blind)
         last = transformer.final_attn_token_to_image
         seen = _attend(last, last.q_proj(tokens + prompts), *_projected(last, image + place, image))
         return transformer.norm_final_attn(tokens + seen), image
 
     @staticmethod
     def _layer(
-        layer: nn.Module, tokens: torch.Tensor, prompts: torch.Tensor, image: torch.Tensor, projected: Projections
+        layer: nn.Module,
+        tokens: torch.Tensor,
+        prompts: torch.Tensor,
+        image: torch.Tensor,
+        projected: Projections,
+        blind: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         look, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        tokens = attend_to_themselves(layer, tokens, prompts)
+        tokens = _among_themselves(layer, tokens, prompts, blind)
         tokens = layer.norm2(tokens + _attend(look, look.q_proj(tokens + prompts), projected.keys, projected.values))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        seen = _attend_heads(back, projected.queries, *_projected(back, tokens + prompts, tokens))
+        seen = _attend_heads(back, projected.queries, *_projected(back, tokens + prompts, tokens), blind)
         return tokens, layer.norm4(image + seen)
 
     def _mask(self, image: torch.Tensor, hyper: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
@@ -196,16 +211,45 @@ def _projected(attention: nn.Module, keys: torch.Tensor, values: torch.Tensor) -
     return _heads(attention, attention.k_proj(keys)), _heads(attention, attention.v_proj(values))
 
 
-def _attend(attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    return _attend_heads(attention, _heads(attention, queries), keys, values)
+def _blindness(empty: torch.Tensor) -> torch.Tensor:
+    """Return what added to scores [B, heads, n, 1 + N + 1] keeps everything from looking at empty places [B, N]."""
+    nothing = torch.zeros(empty.shape, device=empty.device).masked_fill(empty, -math.inf)
+    return pad(nothing, (1, 1))[:, None, None]
+
+
+def _among_themselves(
+    layer: nn.Module, tokens: torch.Tensor, prompts: torch.Tensor, blind: torch.Tensor | None
+) -> torch.Tensor:
+    """As :func:`attend_to_themselves`, but blind for empty places."""
+    if blind is None:
+        return attend_to_themselves(layer, tokens, prompts)
+    attention, first = layer.self_attn, layer.skip_first_layer_pe
+    placed = tokens if first else tokens + prompts
+    seen = _attend(attention, attention.q_proj(placed), *_projected(attention, placed, tokens), blind)
+    return layer.norm1(seen if first else tokens + seen)
+
+
+def _attend(
+    attention: nn.Module,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    blind: torch.Tensor | None = None,
+) -> torch.Tensor:
+    return _attend_heads(attention, _heads(attention, queries), keys, values, blind)
 
 
 def _attend_heads(
-    attention: nn.Module, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    attention: nn.Module,
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    blind: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attend, with all tensors [B, heads, n, c] (B may be 1 on one side), and join the heads: [B, n, C].
 
     Written out because c is tiny (2 to 6), for which the libraries' fused attention is slower than this.
     """
-    weights = torch.softmax(queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1]), dim=-1)
+    scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])
+    weights = torch.softmax(scores if blind is None else scores + blind, dim=-1)
     return attention.out_proj((weights @ values).transpose(1, 2).flatten(2))

@@ -1,0 +1,269 @@
+"""The CUDA runtime gives what PyTorch gives; without a CUDA device, by the twins of its kernels."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from test_click_head import CONFIGS, NARROW, TOKENS, network_of, patch_of
+
+from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
+from VISTA3DCore.network.backends.cuda_start import TOLERANCES, UnusableError, modes, start, trial
+from VISTA3DCore.network.backends.fused_network import Rebuilder
+from VISTA3DCore.network.backends.kernels.choice import kernels_for
+from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, batch_for, weight_bytes
+from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.network.click_head import ClickTokens
+from VISTA3DCore.network.config import ModelConfig
+
+CPU = torch.device("cpu")
+FLOAT32 = Mode("float32")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def both(config: ModelConfig = NARROW, mode: Mode = FLOAT32, device: str = "cpu", **options):
+    return TorchBackend(network_of(config), config), CudaBackend(network_of(config), config, device, mode, **options)
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found.cpu() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_features_of_both_branches_equal_pytorchs(config):
+    reference, backend = both(config)
+    patch = patch_of(config)
+    for name in ("automatic_features", "click_features"):
+        expected, found = (getattr(one, name)(patch) for one in (reference, backend))
+        assert found.dtype == torch.float32
+        assert found.shape == expected.shape
+        assert difference(found, expected) < 1e-5
+    assert torch.equal(backend.class_matrix([1, 5, 40]), reference.class_matrix([1, 5, 40]))
+
+
+@pytest.mark.parametrize("tokens", TOKENS.values(), ids=TOKENS)
+def test_clicks_are_answered_as_by_pytorch_however_many_places_stay_empty(tokens):
+    reference, backend = both()
+    features = reference.click_features(patch_of(NARROW))
+    expected = reference.click_scores(features, tokens)
+    assert difference(backend.click_scores(features, tokens), expected) < 2e-5
+    assert difference(backend.click_scores(backend.click_image(features), tokens), expected) < 2e-5
+
+
+def test_more_clicks_than_the_largest_number_of_places():
+    reference, backend = both()
+    features = reference.click_features(patch_of(NARROW))
+    many = ClickTokens(tuple((n % 32, n // 2, 7.0) for n in range(40)), (True, False) * 20)
+    assert difference(backend.click_scores(features, many), reference.click_scores(features, many)) < 2e-5
+
+
+def test_a_batch_of_windows_gives_what_single_windows_give():
+    _, backend = both()
+    patches = torch.cat([patch_of(NARROW, seed) for seed in range(3)])
+    together = backend.automatic_features_batch(patches)
+    for patch, features in zip(patches, together, strict=True):
+        assert difference(features, backend.automatic_features(patch[None])) < 2e-5
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_stays_close_and_answers_in_float32(precision):
+    reference, backend = both(mode=Mode(precision))
+    patch = patch_of(NARROW)
+    found = backend.automatic_features(patch)
+    assert backend.precision == precision
+    assert found.dtype == torch.float32
+    assert 0 < difference(found, reference.automatic_features(patch)) < TOLERANCES[precision] / 2
+    features = reference.click_features(patch)
+    scores = backend.click_scores(features, TOKENS["several"])
+    assert difference(scores, reference.click_scores(features, TOKENS["several"])) < TOLERANCES[precision] / 2
+
+
+def test_on_the_cpu_goes_on_with_the_reference_itself():
+    _, backend = both()
+    other = backend.on("cpu")
+    assert type(other) is TorchBackend
+    assert difference(other.automatic_features(patch_of(NARROW)), backend.automatic_features(patch_of(NARROW))) < 1e-5
+
+
+def test_the_batch_can_be_halved_down_to_one():
+    _, backend = both(batch=4)
+    assert [backend.shrink(), backend.batch, backend.shrink(), backend.batch, backend.shrink()] == [
+        True,
+        2,
+        True,
+        1,
+        False,
+    ]
+
+
+def test_starting_takes_the_asked_precision_where_its_answer_is_right():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backend = start(network_of(NARROW), NARROW, CPU, "bfloat16")
+    assert backend.mode == Mode("bfloat16")
+    assert start(network_of(NARROW), NARROW, CPU).precision == "float32"
+
+
+def test_a_wrong_answer_is_noticed():
+    reference, backend = both()
+    patch = patch_of(NARROW)
+    expected = reference.automatic_features(patch)
+    assert trial(backend, patch, expected) is None
+    assert "differs" in trial(backend, patch, expected.roll(1, dims=1))
+    assert "differs" in trial(backend, patch, torch.full_like(expected, torch.nan))
+
+
+class Broken(CudaBackend):
+    """Convolutions in half precision, or all of them, are wrong, as with some versions of cuDNN."""
+
+    right: tuple[str, ...] = ("float32",)
+
+    def automatic_features_batch(self, patches):
+        features = super().automatic_features_batch(patches)
+        return features if self.precision in self.right else features.roll(1, dims=2)
+
+
+def test_wrong_convolutions_are_worked_around_and_the_user_is_told_once(monkeypatch):
+    monkeypatch.setattr("VISTA3DCore.network.backends.cuda_start.CudaBackend", Broken)
+    with pytest.warns(SlowerWarning, match=r"computes wrongly.*TF32") as told:
+        backend = start(network_of(NARROW), NARROW, CPU, "float16")
+    assert len(told) == 1
+    assert backend.mode == Mode("float32", tensor_float=True)
+    monkeypatch.setattr(Broken, "right", ())
+    with pytest.raises(UnusableError, match="float16: the answer differs"):
+        start(network_of(NARROW), NARROW, CPU, "float16")
+
+
+def test_modes_go_from_fast_to_safe():
+    assert next(modes(Mode("float16"), CPU)) == Mode("float16")
+    assert [mode.precision for mode in modes(Mode("float32"), CPU)] == ["float32"] * 2
+    assert not any(mode.tensor_float for mode in modes(FLOAT32, CPU))
+
+
+@pytest.mark.parametrize("config", [NARROW, ModelConfig(), replace(NARROW, click_width=24)])
+def test_the_size_of_the_weights_is_that_of_the_network(config):
+    from VISTA3DCore.network.architecture import build_network
+
+    with torch.device("meta"):
+        network = build_network(config)
+
+    def size(*modules) -> int:
+        return sum(one.numel() for module in modules for one in module.parameters() if one.ndim > 1)
+
+    encoder = network.image_encoder
+    automatic = size(encoder.encoder, encoder.up_layers_auto, network.class_head.image_post_mapping)
+    clicks = size(encoder.up_layers, network.point_head.feat_downsample)
+    assert weight_bytes(config, 2) == pytest.approx(2 * automatic, rel=1e-3)
+    assert weight_bytes(config, 4, clicks=True) == pytest.approx(4 * (automatic + clicks), rel=2e-2)
+
+
+class LiveBytes(torch.utils._python_dispatch.TorchDispatchMode):
+    """Counts the bytes of images that exist at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for one in result if isinstance(result, tuple) else (result,):
+            if isinstance(one, torch.Tensor):
+                self._watch(one.untyped_storage())
+        return result
+
+    def _watch(self, storage) -> None:
+        import weakref
+
+        key = storage._cdata
+        if key not in self.live:
+            self.live[key] = storage.nbytes()
+            self.peak = max(self.peak, sum(self.live.values()))
+            weakref.finalize(storage, self.live.pop, key, None)
+
+
+def test_a_batch_is_chosen_by_free_memory():
+    gib = 1 << 30
+    config = ModelConfig()
+    assert [batch_for(config, 2, free * gib) for free in (4, 24, 80)] == [1, 1, 4]
+    assert activation_bytes(config, 2, 2) == 2 * activation_bytes(config, 2) == 2 * IMAGES * 2 * 48 * 128**3
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("channels_last", [True, False], ids=["last", "first"])
+def test_on_a_real_device(precision, channels_last):
+    reference, backend = both(mode=Mode(precision, channels_last), device="cuda")
+    patch, tolerance = patch_of(NARROW), TOLERANCES[precision]
+    assert difference(backend.automatic_features(patch), reference.automatic_features(patch)) < tolerance
+    expected = reference.click_features(patch)
+    assert difference(backend.click_features(patch), expected) < tolerance
+    for tokens in TOKENS.values():
+        found = backend.click_scores(expected, tokens)
+        assert difference(found, reference.click_scores(expected, tokens)) < tolerance
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_replayed_graphs_give_what_the_calls_give():
+    _, replayed = both(mode=Mode(), device="cuda", batch=2)
+    _, called = both(mode=Mode(), device="cuda", graphs=False)
+    for seed in range(3):
+        patches = torch.cat([patch_of(NARROW, seed), patch_of(NARROW, seed + 10)]).cuda()
+        expected = called.automatic_features_batch(patches).float().cpu()
+        assert difference(replayed.automatic_features_batch(patches).float(), expected) < 2e-3
+        sides = [called.click_image(called.click_features(one[None])) for one in patches]
+        for side in (*sides, sides[0]):
+            for tokens in TOKENS.values():
+                expected = called.click_scores(side, tokens).cpu()
+                assert difference(replayed.click_scores(side, tokens), expected) < 2e-3
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_kernels_of_both_forms_agree_in_the_whole_network():
+    if kernels_for(torch.device("cuda")).name != "triton":
+        pytest.skip(kernels_for(torch.device("cuda")).reason)
+    plain = kernels_for(CPU)
+    _, fused = both(device="cuda")
+    _, eager = both(device="cuda", kernels=plain)
+    patch = patch_of(NARROW)
+    assert difference(fused.automatic_features(patch), eager.automatic_features(patch).cpu()) < 1e-4
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_the_window_loop_never_waits_for_the_device():
+    _, backend = both(mode=Mode(), device="cuda")
+    patch = patch_of(NARROW).cuda()
+    backend.automatic_features_batch(patch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(2):
+            backend.automatic_features_batch(patch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_the_device_starts_in_float16():
+    backend = start(network_of(NARROW), NARROW, torch.device("cuda"))
+    assert backend.precision == "float16"
+    assert backend.channels_last
+
+
+def test_images_inside_the_network_take_no_more_than_is_reckoned():
+    config = replace(NARROW, blocks_down=(1, 2, 2, 2))
+    network = network_of(config)
+    rebuild = Rebuilder(kernels_for(CPU), CPU, torch.float32, torch.channels_last_3d)
+    encoder = rebuild.encoder(network.image_encoder.encoder)
+    decoder = rebuild.decoder(network.image_encoder.up_layers_auto, network.class_head.image_post_mapping)
+    with torch.inference_mode(), LiveBytes() as traced:
+        decoder(encoder(patch_of(config)))
+    reckoned = activation_bytes(config, 4)
+    assert 0.5 * reckoned < traced.peak <= reckoned

@@ -1,0 +1,134 @@
+"""Starting the CUDA runtime: in the first mode that gives what PyTorch gives on the CPU.
+
+Some combinations of torch, cuDNN and driver compute 3-D convolutions wrongly or slowly. So a small window goes through
+both, and where they differ other modes are tried: images channels-first, then float32 rounded to TF32, which has the
+resolution of float16.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
+from VISTA3DCore.network.backends.cudnn import slow_in_half_precision
+from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.network.config import ModelConfig
+
+# Largest relative difference (root mean square) of features: several times what rounding makes of a window of two
+# voxels a side on the coarsest level, and far below what a wrong convolution makes of it.
+TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
+_TENSOR_FLOAT_TOLERANCE = 0.05
+
+
+class UnusableError(Exception):
+    """The runtime gives no right answer in any mode; the message says what was tried."""
+
+
+def start(network: nn.Module, config: ModelConfig, device: torch.device, precision: str = "auto") -> CudaBackend:
+    """Return the runtime in the best mode that works.
+
+    :param precision: ``auto`` is float16 on CUDA, which is what the reference bundle runs, and float32 elsewhere.
+    :raises UnusableError: if no mode works. :raises UnknownLayerError: if the network cannot be rebuilt.
+    """
+    wished = Mode(_default(device) if precision == "auto" else precision)
+    expected = _expected(network, config)
+    failures = []
+    for mode in modes(wished, device):
+        backend = CudaBackend(network, config, device, mode)
+        try:
+            problem = trial(backend, *expected)
+        except torch.OutOfMemoryError:
+            # Nothing can be found out now. The work itself knows what to do when memory runs out.
+            return backend
+        if problem is None:
+            if failures:
+                _tell(failures, mode)
+            backend.forget()
+            return backend
+        failures.append(f"{mode.precision}: {problem}")
+    raise UnusableError("; ".join(failures))
+
+
+def modes(wished: Mode, device: torch.device) -> Iterator[Mode]:
+    """Hand out the modes to try, the best first."""
+    half = wished.precision != "float32"
+    if not (half and _half_is_slow(device, wished.dtype)):
+        yield wished
+        yield replace(wished, channels_last=False)
+    if half:
+        yield Mode("float32", tensor_float=True)
+        yield Mode("float32")
+        yield Mode("float32", channels_last=False)
+
+
+def trial(backend: CudaBackend, patch: torch.Tensor, expected: torch.Tensor) -> str | None:
+    """Return what is wrong with a backend's answer to a patch, or None.
+
+    :param expected: the features, float32, on the CPU.
+    """
+    try:
+        found = backend.automatic_features(patch).cpu()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        return (str(error).splitlines() or ["it fails"])[0]
+    difference = ((found - expected).norm() / expected.norm()).item()
+    tolerance = _TENSOR_FLOAT_TOLERANCE if backend.mode.tensor_float else TOLERANCES[backend.precision]
+    if math.isfinite(difference) and difference <= tolerance:
+        return None
+    return f"the answer differs by {difference:.2g}"
+
+
+def _default(device: torch.device) -> str:
+    return "float16" if device.type == "cuda" else "float32"
+
+
+def _expected(network: nn.Module, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a patch, two voxels a side on the coarsest level, and its features as PyTorch computes them on the CPU."""
+    side = 2 ** len(config.blocks_down)
+    steps = torch.linspace(0, 3, side)
+    patch = (torch.sin(steps[:, None, None] * 2 + steps[:, None] * 3 + steps) / 2 + 0.5)[None, None]
+    return patch, TorchBackend(network, config, "cpu").automatic_features(patch)
+
+
+def _half_is_slow(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether half precision is slower than float32 here: by the list of known cases, or as measured."""
+    if device.type != "cuda":
+        return False
+    if slow_in_half_precision(torch.__version__, torch.backends.cudnn.version() or 0):
+        return True
+    return _milliseconds(device, dtype) > 1.5 * _milliseconds(device, torch.float32)
+
+
+@torch.inference_mode()
+def _milliseconds(device: torch.device, dtype: torch.dtype) -> float:
+    """Return how long a convolution of 48 channels at 64^3 takes, the best of three."""
+    image, weight = (
+        torch.randn(shape, device=device, dtype=dtype) for shape in ((1, 48, 64, 64, 64), (48, 48, 3, 3, 3))
+    )
+    image, weight = (one.contiguous(memory_format=torch.channels_last_3d) for one in (image, weight))
+    times = []
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+        functional.conv3d(image, weight, padding=1)
+        for _ in range(3):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            functional.conv3d(image, weight, padding=1)
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end))
+    return min(times)
+
+
+def _tell(failures: list[str], mode: Mode) -> None:
+    how = "float32 rounded to TF32" if mode.tensor_float else mode.precision
+    sentence = f"This GPU's software computes wrongly in the fastest mode ({failures[0]}); {how} is used instead."
+    warnings.warn(sentence, SlowerWarning, stacklevel=4)

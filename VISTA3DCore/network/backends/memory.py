@@ -1,0 +1,45 @@
+"""How much memory the network takes, by arithmetic on its configuration."""
+
+from __future__ import annotations
+
+import math
+
+from VISTA3DCore.network.config import ModelConfig
+
+# Images of the finest level that exist at once, at most: the skip, a block's input, its two inner images, and what the
+# coarser levels hold, an eighth each with twice the channels. Measured by tracing the network, see the tests.
+IMAGES = 5
+# What cuDNN may take to compute a convolution.
+WORKSPACE = 256 << 20
+# A batch is worth its memory on the coarse levels only (an eighth of the work), so it gets a small share of the device.
+_BATCH_SHARE = 1 / 16
+_BATCHES = (4, 2, 1)
+
+
+def weight_bytes(config: ModelConfig, itemsize: int, clicks: bool = False) -> int:
+    """Return the size of the convolution weights of the automatic branch, and of the click branch where asked for.
+
+    :param itemsize: bytes of a weight.
+    """
+    widths = [config.width * 2**level for level in range(len(config.blocks_down))]
+    encoder = 27 * config.width + sum(2 * 27 * w * w * n for w, n in zip(widths, config.blocks_down, strict=True))
+    encoder += sum(27 * w * 2 * w for w in widths[:-1])
+    decoder = sum(27 * 2 * w * w + 2 * 27 * w * w for w in widths[:-1]) + config.width**2
+    class_head, click_head = 4 * 27 * config.width**2, 4 * 27 * config.click_features**2
+    return itemsize * (encoder + decoder + class_head + (decoder + click_head) * clicks)
+
+
+def activation_bytes(config: ModelConfig, itemsize: int, batch: int = 1) -> int:
+    """Return what the images inside the network take at most while it works on a batch of windows.
+
+    :param itemsize: bytes of a value.
+    """
+    return IMAGES * itemsize * config.width * math.prod(config.window) * batch
+
+
+def batch_for(config: ModelConfig, itemsize: int, free: int) -> int:
+    """Return how many windows to compute at once: 4, 2 or 1.
+
+    :param free: bytes that are free on the device.
+    """
+    return next((n for n in _BATCHES if activation_bytes(config, itemsize, n) <= _BATCH_SHARE * free), 1)
