@@ -19,6 +19,7 @@ from VISTA3DCore.inference.click_cache import ClickCache
 from VISTA3DCore.inference.click_windows import holds, nearest_voxel, window_image
 from VISTA3DCore.inference.feature_map import is_out_of_memory, warn_of_the_cpu
 from VISTA3DCore.inference.preprocessing import Box
+from VISTA3DCore.inference.transfers import to_host
 from VISTA3DCore.inference.windows import Shape, gaussian_weights
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide
 from VISTA3DCore.network.config import ModelConfig
@@ -153,7 +154,7 @@ class ClickEncoder:
     def _scores(self, start: Shape, tokens: ClickTokens, progress: Progress) -> np.ndarray:
         # What was prepared on a device is of no use on the CPU, so each attempt asks for it, before the backend.
         side = self._side(start, progress)
-        return self.backend.click_scores(side, tokens).cpu().numpy()
+        return to_host(self.backend.click_scores(side, tokens))
 
     def _side(self, start: Shape, progress: Progress) -> ImageSide:
         if start not in self._prepared:

@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning
+from VISTA3DCore.inference.patches import PatchSource
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
@@ -40,6 +41,24 @@ class AutomaticBackend(Protocol):
 
     def on(self, device: torch.device | str) -> AutomaticBackend:
         """Return the same network on another device."""
+
+
+@runtime_checkable
+class BatchingBackend(AutomaticBackend, Protocol):
+    """A runtime that computes several windows at once.
+
+    :param batch: how many; it may become smaller.
+    :param channels_last: how features lie in memory.
+    """
+
+    batch: int
+    channels_last: bool
+
+    def automatic_features_batch(self, patches: torch.Tensor) -> torch.Tensor:
+        """[B, 1, w, w, w] -> [B, C, w, w, w], any float type, valid until the next call."""
+
+    def shrink(self) -> bool:
+        """Halve the batch; return False if it is one window already."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +113,26 @@ def slab_bytes(layout: WindowLayout, channels: int) -> int:
 
 
 class Slab:
-    """Sums of weighted window features over the planes [first, first + depth) of the padded volume."""
+    """Sums of weighted window features over the planes [first, first + depth) of the padded volume.
 
-    def __init__(self, layout: WindowLayout, channels: int, depth: int, device: torch.device | str) -> None:
+    :param channels_last: they lie in memory as the features do, or every addition would stride through it.
+    """
+
+    def __init__(
+        self,
+        layout: WindowLayout,
+        channels: int,
+        depth: int,
+        device: torch.device | str,
+        channels_last: bool = False,
+    ) -> None:
         shape = list(layout.padded_shape)
         shape[layout.slab_axis] = depth
         self._layout, self._axis, self._first = layout, layout.slab_axis, 0
-        self.sums = torch.zeros((channels, *shape), device=device)
+        if channels_last:
+            self.sums = torch.zeros((*shape, channels), device=device).movedim(-1, 0)
+        else:
+            self.sums = torch.zeros((channels, *shape), device=device)
         self.total_weight = torch.zeros(shape, device=device)
         self._window_weights = layout.weights(device)
 
@@ -122,7 +154,7 @@ class Slab:
         place = tuple(first - self._first * (axis == self._axis) for axis, first in enumerate(start))
         weights = self._window_weights
         if weights is not None:
-            features *= weights
+            features = features.float().mul_(weights)
         crop_window(self.sums, place, self._layout.window).add_(features)
         crop_window(self.total_weight, place, self._layout.window).add_(1.0 if weights is None else weights)
 
@@ -134,7 +166,9 @@ class Slab:
 
     def advance(self, first: int) -> None:
         """Drop the planes before ``first``."""
-        for volume in (*self.sums, self.total_weight):
+        # Channel by channel where that is how they lie: what is copied aside is then small.
+        by_channel = self.sums[0].is_contiguous()
+        for volume in (*(self.sums if by_channel else (self.sums.movedim(0, -1),)), self.total_weight):
             kept = volume.shape[self._axis] - (first - self._first)
             remaining = volume.narrow(self._axis, first - self._first, kept).clone()
             volume.zero_().narrow(self._axis, 0, kept).copy_(remaining)
@@ -160,7 +194,7 @@ class FeaturePass:
         device: torch.device | str | None = None,
     ) -> None:
         self._backend, self._layout = backend, layout
-        self._image = layout.pad(image)
+        self._patches = PatchSource(layout.pad(image), layout, backend.device)
         self._sum_device = torch.device(device or backend.device)
         self._slab: Slab | None = None
         self._steps_down = [self._sum_on_host, self._run_on_cpu]
@@ -202,10 +236,12 @@ class FeaturePass:
         for layer, (start, stop) in zip(layout.layers, pairwise(layout.boundaries), strict=True):
             if rolling and start:
                 self._slab.advance(start)
-            for window in layer:
+            waiting = list(layer)
+            while waiting:
                 self._report(done, progress)
-                self._attempt(lambda window=window: self._add(window))
-                done += 1
+                left = len(waiting)
+                self._attempt(lambda waiting=waiting: self._add(waiting))
+                done += left - len(waiting)
             yield self._cropped(self._slab.finish(start, stop), start, stop)
         self._report(done, progress)
 
@@ -213,12 +249,24 @@ class FeaturePass:
         total = len(self._layout.windows)
         progress.update(done / total, STAGE, f"{done} of {total} windows")
 
-    def _add(self, window: Shape) -> None:
-        patch = crop_window(self._image, window, self._layout.window)
-        self._slab.add(window, self._backend.automatic_features(patch))
+    def _add(self, waiting: list[Shape]) -> None:
+        """Run the next windows of a layer, and take each off the list once it is added."""
+        size = getattr(self._backend, "batch", 1)
+        # What is left of a layer runs one by one: a runtime then prepares for two sizes of batches, not for all.
+        windows = waiting[: size if len(waiting) >= size else 1]
+        for window, features in zip(windows, self._features(windows), strict=True):
+            self._slab.add(window, features)
+            waiting.remove(window)
+
+    def _features(self, windows: Sequence[Shape]) -> Sequence[torch.Tensor]:
+        patches = self._patches.batch(windows)
+        if isinstance(self._backend, BatchingBackend):
+            return self._backend.automatic_features_batch(patches)
+        return [self._backend.automatic_features(patches)]
 
     def _allocate(self, depth: int) -> None:
-        self._slab = Slab(self._layout, self._backend.config.width, depth, self._sum_device)
+        width, last = self._backend.config.width, getattr(self._backend, "channels_last", False)
+        self._slab = Slab(self._layout, width, depth, self._sum_device, last)
 
     def _cropped(self, planes: torch.Tensor, start: int, stop: int) -> Block:
         """Remove the padding; a padded axis has one layer only, so its block holds the whole of it."""
@@ -243,14 +291,16 @@ class FeaturePass:
             self._step_down(message)
 
     def _step_down(self, message: str) -> None:
+        if getattr(self._backend, "shrink", bool)():
+            _empty_cache()
+            return
         if not self._steps_down:
             raise NotEnoughMemoryError(
                 f"There is not enough memory for one window of this model ({message.splitlines()[0]}); close other "
                 "programs or use a smaller model."
             )
         self._steps_down.pop(0)()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _empty_cache()
 
     def _sum_on_host(self) -> None:
         self._sum_device = torch.device("cpu")
@@ -260,6 +310,12 @@ class FeaturePass:
     def _run_on_cpu(self) -> None:
         warn_of_the_cpu()
         self._backend = self._backend.on("cpu")
+        self._patches.move(torch.device("cpu"))
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def warn_of_the_cpu() -> None:

@@ -17,6 +17,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import ClassScores, score_block
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
+from VISTA3DCore.inference.device_memory import sums_fit
 from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.feature_map import Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
@@ -30,8 +31,6 @@ from VISTA3DCore.progress import Progress
 
 # A feature map is retained while all retained maps of a session take at most this share of the free memory.
 RETAINED_SHARE = 0.25
-# Sums stay on a GPU while they take at most this share of its free memory; the network needs the rest.
-_GPU_SHARE = 0.5
 
 Structures = str | int | Structure | Iterable[str | int | Structure]
 
@@ -264,7 +263,7 @@ class Session:
     def _pass(self, layout: WindowLayout, box: Box, size_of_sums: Callable[[WindowLayout, int], int]) -> FeaturePass:
         backend = self._segmenter.backend
         image = torch.from_numpy(self._grid.crop(box).image)[None, None]
-        fits = size_of_sums(layout, backend.config.width) <= _GPU_SHARE * free_memory(backend.device)
+        fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
         return FeaturePass(backend, image, layout, backend.device if fits else "cpu")
 
     def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
