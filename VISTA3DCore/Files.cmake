@@ -85,23 +85,39 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/click_windows.py
   VISTA3DCore/inference/clicking.py
   VISTA3DCore/inference/components.py
+  VISTA3DCore/inference/device_memory.py
+  VISTA3DCore/inference/device_restoration.py
   VISTA3DCore/inference/devices.py
   VISTA3DCore/inference/diagnosis.py
   VISTA3DCore/inference/feature_map.py
   VISTA3DCore/inference/guidance.py
   VISTA3DCore/inference/interactive.py
   VISTA3DCore/inference/morphology.py
+  VISTA3DCore/inference/patches.py
   VISTA3DCore/inference/preprocessing.py
   VISTA3DCore/inference/refinement.py
   VISTA3DCore/inference/region.py
   VISTA3DCore/inference/restoration.py
   VISTA3DCore/inference/segmenter.py
   VISTA3DCore/inference/session.py
+  VISTA3DCore/inference/transfers.py
   VISTA3DCore/inference/windows.py
   VISTA3DCore/network/__init__.py
   VISTA3DCore/network/acquisition.py
   VISTA3DCore/network/architecture.py
   VISTA3DCore/network/backends/__init__.py
+  VISTA3DCore/network/backends/cuda_backend.py
+  VISTA3DCore/network/backends/cuda_start.py
+  VISTA3DCore/network/backends/cudnn.py
+  VISTA3DCore/network/backends/fused_click_head.py
+  VISTA3DCore/network/backends/fused_network.py
+  VISTA3DCore/network/backends/graphs.py
+  VISTA3DCore/network/backends/kernels/__init__.py
+  VISTA3DCore/network/backends/kernels/choice.py
+  VISTA3DCore/network/backends/kernels/operations.py
+  VISTA3DCore/network/backends/kernels/triton_classify.py
+  VISTA3DCore/network/backends/kernels/triton_normalise.py
+  VISTA3DCore/network/backends/memory.py
   VISTA3DCore/network/backends/openvino_backend.py
   VISTA3DCore/network/backends/processor.py
   VISTA3DCore/network/backends/selection.py

@@ -293,6 +293,27 @@ def _torch_base_grid(size: int) -> np.ndarray:
     return np.array(rising + falling[::-1]) * (size - 1) / size
 
 
+def nearest_lines(
+    model_affine: np.ndarray, model_shape: tuple[int, ...], target_affine: np.ndarray, target_shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return :func:`restore_nearest` as one lookup per axis, for those who do it elsewhere, e.g. on a GPU.
+
+    :return: for each axis of the *input* grid, the index on the corresponding axis of the (cropped, RAS) model grid for
+        every voxel along it, -1 outside; or None where the axes do not separate (see :func:`restore_nearest`).
+    """
+    sampler, offset = _inverse_sampler(model_affine, model_shape, target_affine, target_shape)
+    if sampler.decides_halves():
+        return None
+    permutation, flips = ras_orientation(target_affine)
+    lines = []
+    for axis in range(3):
+        size = model_shape[permutation.index(axis)]
+        index = np.rint(sampler.line(axis)).astype(np.int64) - offset[axis]
+        inside = (index >= 0) & (index < size)
+        lines.append(np.where(inside, size - 1 - index if flips[axis] else index, -1))
+    return tuple(lines)
+
+
 def restore_nearest(
     labels: np.ndarray,
     model_affine: np.ndarray,

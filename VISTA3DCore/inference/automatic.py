@@ -9,6 +9,7 @@ import torch
 
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
+from VISTA3DCore.network.backends.kernels.choice import kernels_for
 from VISTA3DCore.progress import Progress
 
 # Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
@@ -29,11 +30,25 @@ class ClassScores:
         self.exclusive = tuple(structure.index for structure in structures if not structure.overlapping)
         self.overlapping = tuple(structure.index for structure in structures if structure.overlapping)
         self._matrix = backend.class_matrix([*self.exclusive, *self.overlapping]).T.contiguous()
-        self._values = torch.tensor(self.exclusive, dtype=torch.int32)
+        self._values = torch.tensor(self.exclusive, dtype=torch.int32, device=self._matrix.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self._matrix.device
 
     def classify(self, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Return labels [n] (uint16) and masks [m, n] (bool) of voxels with features [C, n] (float32)."""
-        return self.decide(self.score(features))
+        if features.device.type == "cpu":
+            return self.decide(self.score(features))
+        labels, masks = self.classify_there(features)
+        return labels.cpu().numpy().astype(np.uint16), masks.cpu().numpy()
+
+    @torch.inference_mode()
+    def classify_there(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As :meth:`classify`, with tensors on the features' device; labels are int16."""
+        device = features.device
+        return kernels_for(device).classify(features.T, self._matrix.to(device).T, self._values.to(device))
 
     @torch.inference_mode()
     def score(self, features: torch.Tensor) -> torch.Tensor:
@@ -85,7 +100,7 @@ class LabelMap:
         planes[block.axis] = slice(block.start, block.stop)
         labels = self.labels[tuple(planes)]
         masks = [mask[tuple(planes)] for mask in self.masks.values()]
-        for rows in _row_chunks(block.features):
+        for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]
             found, inside = classify_voxels(self._scores, chunk.flatten(1))
@@ -107,7 +122,7 @@ def score_block(block: Block, class_vector: torch.Tensor) -> np.ndarray:
     :param class_vector: [C].
     """
     vector = class_vector.to(block.features.device)
-    rows = [torch.tensordot(vector, block.features[:, rows], dims=1) for rows in _row_chunks(block.features)]
+    rows = [torch.tensordot(vector, block.features[:, rows], dims=1) for rows in row_chunks(block.features)]
     return torch.cat(rows).cpu().numpy()
 
 
@@ -115,8 +130,8 @@ def _chunk_size(device: torch.device) -> int:
     return _CHUNK.get(device.type, _CHUNK_ON_GPU)
 
 
-def _row_chunks(features: torch.Tensor) -> Iterator[slice]:
-    """Cut the first spatial axis so that a chunk has about the right number of voxels."""
+def row_chunks(features: torch.Tensor) -> Iterator[slice]:
+    """Cut the first spatial axis of features [C, x, y, z] so that a chunk has about the right number of voxels."""
     _, rows, columns, depth = features.shape
     step = max(1, _chunk_size(features.device) // (columns * depth))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from VISTA3DCore.imaging.geometry import ras_orientation
-from VISTA3DCore.imaging.resampling import restoration_coordinates, restore_nearest
+from VISTA3DCore.imaging.resampling import nearest_lines, restoration_coordinates, restore_nearest
 from VISTA3DCore.inference.automatic import ClassScores, LabelMap, classify_voxels
+from VISTA3DCore.inference.device_restoration import DeviceRestorer
 from VISTA3DCore.inference.feature_map import Block
 from VISTA3DCore.progress import Progress
 
@@ -216,7 +217,16 @@ def _interpolated(
     return torch.lerp(low, high, torch.from_numpy(rows.weight[row]).to(flat.device))
 
 
+def nearest_restorer(scores: ClassScores, grids: Grids) -> Restorer:
+    """Return what restores by nearest neighbour: on the device where the network runs on a GPU, else on the host."""
+    place = grids.model_affine, grids.model_shape, grids.target_affine, grids.target_shape
+    lines = nearest_lines(*place) if scores.device.type == "cuda" else None
+    if lines is None:
+        return NearestRestorer(scores, grids)
+    return DeviceRestorer(scores, *place[1:], lines, scores.device)
+
+
 RESTORERS: dict[str, Callable[[ClassScores, Grids], Restorer]] = {
-    "nearest": NearestRestorer,
+    "nearest": nearest_restorer,
     "smooth": SmoothRestorer,
 }

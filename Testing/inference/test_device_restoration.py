@@ -1,0 +1,78 @@
+"""Restoration where the labels lie gives what restoration on the host gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from geometries import GEOMETRIES
+from test_restoration import CHANNELS, STRUCTURES, MatrixBackend, case
+
+from VISTA3DCore.errors import Cancelled
+from VISTA3DCore.imaging.resampling import nearest_lines
+from VISTA3DCore.inference.automatic import ClassScores
+from VISTA3DCore.inference.device_restoration import DeviceRestorer
+from VISTA3DCore.inference.feature_map import Block
+from VISTA3DCore.inference.restoration import Grids, NearestRestorer, nearest_restorer
+from VISTA3DCore.progress import Progress
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="module")
+def scores() -> ClassScores:
+    matrix = np.random.default_rng(0).standard_normal((len(STRUCTURES), CHANNELS)).astype(np.float32)
+    return ClassScores(MatrixBackend(torch.from_numpy(matrix).to(DEVICE)), STRUCTURES)
+
+
+def on_device(scores: ClassScores, grids: Grids) -> DeviceRestorer | None:
+    place = grids.model_shape, grids.target_affine, grids.target_shape
+    lines = nearest_lines(grids.model_affine, *place)
+    return None if lines is None else DeviceRestorer(scores, *place, lines, DEVICE)
+
+
+def blocks_of(grids: Grids, device: torch.device, channels_last: bool):
+    features = np.random.default_rng(1).standard_normal((CHANNELS, *grids.model_shape)).astype(np.float32)
+    tensor = torch.from_numpy(features).to(device)
+    if channels_last:
+        tensor = tensor.movedim(0, -1).contiguous().movedim(-1, 0)
+    middle = grids.model_shape[1] // 2
+    for start, stop in ((0, middle), (middle, grids.model_shape[1])):
+        yield Block(1, start, stop, tensor[:, :, start:stop])
+
+
+def restored(restorer, grids: Grids, device: torch.device, channels_last: bool = False):
+    for block in blocks_of(grids, device, channels_last):
+        restorer.take(block)
+    return restorer.result(Progress())
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_both_give_the_same_labels_and_masks(scores, name):
+    grids = case(name)
+    restorer = on_device(scores, grids)
+    if restorer is None:  # half voxels whose rounding depends on all three axes
+        assert name == "oblique"
+        return
+    labels, masks = restored(restorer, grids, DEVICE, channels_last=True)
+    expected_labels, expected_masks = restored(NearestRestorer(scores, grids), grids, torch.device("cpu"))
+    assert labels.dtype == np.uint16
+    assert labels.flags.f_contiguous
+    assert len(np.unique(labels)) > 3
+    assert (labels == expected_labels).mean() > (0.9999 if DEVICE.type == "cuda" else 0.999999)
+    assert list(masks) == list(expected_masks)
+    for index, mask in masks.items():
+        assert mask.dtype == bool
+        assert (mask == expected_masks[index]).mean() > 0.9999
+
+
+def test_cancelling_works_between_chunks(scores):
+    grids, progress = case("RAS"), Progress()
+    progress.cancel()
+    with pytest.raises(Cancelled):
+        on_device(scores, grids).take(next(blocks_of(grids, DEVICE, False)), progress)
+
+
+def test_on_a_processor_the_host_does_it(scores):
+    kind = nearest_restorer(scores, case("RAS"))
+    assert isinstance(kind, NearestRestorer if DEVICE.type == "cpu" else DeviceRestorer)
