@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,12 +19,7 @@ from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LEAKY = Activation(slope=0.01)
 # Channels that divide into tiles, that do not, and more than one tile of them; voxels likewise.
-SHAPES = {
-    "narrow": (1, 8, 5, 6, 7),
-    "released": (2, 48, 3, 5, 4),
-    "deep": (1, 96, 4, 3, 2),
-    "several parts": (1, 8, 51, 51, 52),
-}
+SHAPES = {"narrow": (1, 8, 5, 6, 7), "released": (2, 48, 3, 5, 4), "deep": (1, 96, 4, 3, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +85,18 @@ def test_half_precision_is_rounded_once(kernels, dtype):
     torch.testing.assert_close(found.float(), exact, atol=1e-5, rtol=2 * torch.finfo(dtype).eps)
 
 
+def test_parts_of_several_tiles_are_merged(kernels, monkeypatch):
+    from VISTA3DCore.network.backends.kernels import triton_normalise
+
+    monkeypatch.setattr(triton_normalise, "_MOST_PARTS", 4)  # reached by windows of 128^3 only
+    shape = (2, 8, 10, 10, 13)
+    expected = operations.normalise(image_of(shape), affine(8), RELU, before=image_of(shape, 1))
+    found = kernels.normalise(image_of(shape), affine(8), RELU, before=image_of(shape, 1))
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
 def test_statistics_survive_a_mean_far_from_zero(kernels):
-    image = image_of((1, 8, 20, 20, 20)) * 1e-2 + 100
+    image = image_of((1, 8, 9, 9, 9)) * 1e-2 + 100
     exact = operations.normalise(image.double(), Normalisation())
     torch.testing.assert_close(kernels.normalise(image, Normalisation()).double(), exact, atol=2e-3, rtol=1e-3)
 
@@ -132,6 +141,18 @@ def test_without_a_cuda_device_plain_torch_is_used_and_the_reason_is_given():
     kernels = kernels_for(torch.device("cpu"))
     assert kernels.name == "torch"
     assert kernels.reason
+
+
+@pytest.mark.slow
+def test_the_kernels_compile_for_gpus_of_several_generations():
+    """For A100, RTX 3060, RTX 4090 and H100, with 16 bytes read and written at once."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    command = [sys.executable, str(Path(__file__).with_name("kernel_compilation.py")), "80", "86", "89", "90"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    lines = printed.splitlines()
+    assert len(lines) == 4 * 4 * 3
+    assert all(line.endswith("wide") for line in lines if "_apply" in line or "_part" in line)
 
 
 @pytest.mark.gpu

@@ -34,7 +34,8 @@ def device_bytes(
 
 def device_budget(device: torch.device) -> int:
     """Return the bytes that this process may use on a CUDA device, those that it has already included."""
-    total, allowed = torch.cuda.mem_get_info(device)[1], torch.cuda.get_per_process_memory_fraction(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    total, allowed = torch.cuda.mem_get_info(index)[1], torch.cuda.get_per_process_memory_fraction(index)
     return min(free_memory(device) + torch.cuda.memory_reserved(device), int(allowed * total))
 
 

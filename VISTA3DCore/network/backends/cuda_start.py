@@ -116,7 +116,7 @@ def _milliseconds(device: torch.device, dtype: torch.dtype) -> float:
     )
     image, weight = (one.contiguous(memory_format=torch.channels_last_3d) for one in (image, weight))
     times = []
-    with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+    with torch.cuda.device(device), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
         functional.conv3d(image, weight, padding=1)
         for _ in range(3):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))

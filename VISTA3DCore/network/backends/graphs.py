@@ -65,10 +65,13 @@ class GraphCache:
             return function(*inputs)
         if key not in self._captured:
             try:
-                self._captured[key] = self._capture(function, inputs)
+                with torch.cuda.device(self._device):
+                    self._captured[key] = self._capture(function, inputs)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
+                if isinstance(error.__context__, torch.OutOfMemoryError):  # a broken-off capture complains, too
+                    raise error.__context__ from None
                 self._give_up(error)
                 return function(*inputs)
         return self._captured[key].replay(inputs, constant)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
+from typing import TypeVar
 
 import torch
 
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.operations import RELU, Normalisation
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,19 @@ def triton_kernels() -> Kernels:
     """
     from VISTA3DCore.network.backends.kernels import triton_classify, triton_normalise
 
-    return Kernels("triton", "fused kernels run", triton_normalise.normalise, triton_classify.classify)
+    operations_there = (_there(one) for one in (triton_normalise.normalise, triton_classify.classify))
+    return Kernels("triton", "fused kernels run", *operations_there)
+
+
+def _there(operation: Callable[..., Result]) -> Callable[..., Result]:
+    """Let an operation run on the device of its first argument; Triton takes the current one."""
+
+    @wraps(operation)
+    def run(tensor: torch.Tensor, *arguments: object, **options: object) -> Result:
+        with torch.cuda.device_of(tensor):
+            return operation(tensor, *arguments, **options)
+
+    return run
 
 
 @torch.inference_mode()

@@ -98,7 +98,7 @@ def classify(features: torch.Tensor, matrix: torch.Tensor, values: torch.Tensor)
         scores = features[part] @ matrix.T
         masks[:, part] = scores[:, count:].T > 0
         if count:
-            best, winner = scores[:, :count].max(dim=1).values, scores[:, :count].argmax(dim=1)
+            best, winner = scores[:, :count].max(dim=1)
             labels[part] = (values[winner] * (best > 0)).to(torch.int16)
     return labels, masks
 

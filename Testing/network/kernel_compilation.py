@@ -1,0 +1,52 @@
+"""Compiles every kernel for GPUs that are not here, without Triton's interpreter; prints a line for each."""
+
+from __future__ import annotations
+
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from VISTA3DCore.network.backends.kernels import triton_classify, triton_normalise
+
+_FLOATS, _INTEGER = "*fp32", "i32"
+_TILE = {"CHANNELS": 48, "ROWS": 128, "COLUMNS": 64}
+# Types of the arguments in their order, then the constants. "*" stands for the image's type.
+KERNELS = {
+    "_part_statistics": ([*"**", _FLOATS, _FLOATS, _INTEGER], {**_TILE, "TILES": 16, "ADD": True}),
+    "_merge_statistics": (
+        [*[_FLOATS] * 6, *[_INTEGER] * 3, "fp32"],
+        {"CHANNELS": 48, "PARTS": 1024, "COLUMNS": 8, "AFFINE": True},
+    ),
+    "_apply": ([*"***", _FLOATS, _FLOATS, _INTEGER, "fp32"], {**_TILE, "ADD": True, "GELU": False}),
+    "_classify": (
+        [_FLOATS, _FLOATS, "*i32", "*i16", "*i8", *[_INTEGER] * 4],
+        {**_TILE, "CLASSES": 32},
+    ),
+}
+
+
+def compile_kernel(name: str, image: str, capability: int) -> triton.compiler.CompiledKernel:
+    """Compile one kernel for images of a type and a compute capability, e.g. 90."""
+    types, constants = KERNELS[name]
+    function = getattr(triton_classify if name == "_classify" else triton_normalise, name)
+    arguments = dict(zip(function.arg_names, [image if one == "*" else one for one in types], strict=False))
+    # Tensors of torch begin at multiples of 16 bytes, so rows of 8 half-precision channels are read at once.
+    aligned = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(arguments.values()) if "*" in one}
+    signature = {**arguments, **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+
+
+def main() -> None:
+    """Compile all of them."""
+    for capability in map(int, sys.argv[1:]):
+        for name in KERNELS:
+            for image in ("*fp16", "*bf16", "*fp32"):
+                wide = "v4.b32" in compile_kernel(name, image, capability).asm["ptx"]
+                print(capability, name, image, "wide" if wide else "narrow")
+
+
+if __name__ == "__main__":
+    main()
