@@ -12,7 +12,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.device_memory import device_bytes
 from VISTA3DCore.inference.feature_map import FeaturePass
 from VISTA3DCore.inference.patches import PatchSource
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout, crop_window
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
 from VISTA3DCore.network.backends.torch_backend import TorchBackend

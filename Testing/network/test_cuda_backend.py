@@ -13,7 +13,8 @@ from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
 from VISTA3DCore.network.backends.cuda_start import TOLERANCES, UnusableError, modes, start, trial
 from VISTA3DCore.network.backends.fused_network import Rebuilder
-from VISTA3DCore.network.backends.kernels.choice import kernels_for
+from VISTA3DCore.network.backends.kernels import operations
+from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
 from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, batch_for, weight_bytes
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens
@@ -79,6 +80,22 @@ def test_half_precision_stays_close_and_answers_in_float32(precision):
     features = reference.click_features(patch)
     scores = backend.click_scores(features, TOKENS["several"])
     assert difference(scores, reference.click_scores(features, TOKENS["several"])) < TOLERANCES[precision] / 2
+
+
+def test_every_image_stays_channels_last_so_that_the_kernels_suit():
+    seen = []
+
+    def noting(image, *arguments, before=None, after=None, **options):
+        images = [one for one in (image, before, after) if one is not None]
+        seen.extend(one.is_contiguous(memory_format=torch.channels_last_3d) for one in images)
+        return operations.normalise(image, *arguments, before=before, after=after, **options)
+
+    _, backend = both(kernels=Kernels("noting", "", noting))
+    features = backend.automatic_features_batch(patch_of(NARROW))
+    assert features.is_contiguous(memory_format=torch.channels_last_3d)
+    backend.click_scores(backend.click_features(patch_of(NARROW)), TOKENS["several"])
+    assert len(seen) > 30
+    assert all(seen)
 
 
 def test_on_the_cpu_goes_on_with_the_reference_itself():
@@ -257,10 +274,15 @@ def test_the_device_starts_in_float16():
     assert backend.channels_last
 
 
+def reuse_memory(image, *_, before=None, after=None, overwrite=False):
+    """Take the memory that the fused kernel takes; what it computes does not matter."""
+    return image if overwrite else torch.empty_like(image)
+
+
 def test_images_inside_the_network_take_no_more_than_is_reckoned():
     config = replace(NARROW, blocks_down=(1, 2, 2, 2))
     network = network_of(config)
-    rebuild = Rebuilder(kernels_for(CPU), CPU, torch.float32, torch.channels_last_3d)
+    rebuild = Rebuilder(Kernels("none", "", reuse_memory), CPU, torch.float32, torch.channels_last_3d)
     encoder = rebuild.encoder(network.image_encoder.encoder)
     decoder = rebuild.decoder(network.image_encoder.up_layers_auto, network.class_head.image_post_mapping)
     with torch.inference_mode(), LiveBytes() as traced:

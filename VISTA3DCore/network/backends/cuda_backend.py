@@ -158,19 +158,17 @@ class CudaBackend:
             first = Projections(*others[: len(known)]) if known else None
             return self._click_head.scores(ImageSide(image, side.shape, first), *others[len(known) :])
 
-        key = ("scores", side.shape, placed.labels.shape[1])
         with self._convolutions():
-            return self._graphs.call(key, scores, side.tokens, *known, *prompts, constant=1 + len(known))[0].clone()
+            inputs = side.tokens, *known, *prompts
+            return self._graphs.call(f"scores {side.shape}", scores, *inputs, constant=1 + len(known))[0].clone()
 
     def _run(self, name: str, branch: tuple[Encoder, Decoder], patches: torch.Tensor) -> torch.Tensor:
         encode, decode = branch
-        patches = patches.to(self.device, self.mode.dtype, non_blocking=True)
+        patches = patches.to(self.device, self.mode.dtype, non_blocking=True).contiguous()
+        if self.mode.channels_last:
+            patches = _channels_last(patches)
         with self._convolutions():
-            return self._graphs.call(
-                (name, tuple(patches.shape)),
-                lambda images: decode(encode(images)),
-                patches.contiguous(memory_format=self.mode.memory_format),
-            )
+            return self._graphs.call(name, lambda images: decode(encode(images)), patches)
 
     @cached_property
     def _encoder(self) -> Encoder:
@@ -210,3 +208,12 @@ class CudaBackend:
             event = torch.cuda.Event()
             event.record(torch.cuda.current_stream(self.device))
             self._underway.append(event)
+
+
+def _channels_last(patches: torch.Tensor) -> torch.Tensor:
+    """Return contiguous patches [B, 1, x, y, z] with the strides of channels-last ones.
+
+    With one channel the memory is the same either way, but the strides tell the first convolution what to give.
+    """
+    _, _, x, y, z = patches.shape
+    return patches.as_strided(patches.shape, (x * y * z, 1, y * z, z, 1))

@@ -70,7 +70,9 @@ class PreActivationBlock:
     def __call__(self, image: torch.Tensor, pending: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Take and return an image and what is left to be added to it."""
         active = self.kernels.normalise(image, self.first, RELU, before=pending)
-        return self.last(self.unit(active)), image
+        inner = self.unit(active)
+        del active  # its memory is free for the last convolution
+        return self.last(inner), image
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,23 +17,28 @@ _WARM_UP = 2
 Function = Callable[..., torch.Tensor]
 
 
+class _Input:
+    """Where captured kernels read an input."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.static = torch.empty_like(tensor)
+        self._copied: Callable[[], torch.Tensor | None] = lambda: None
+
+    def put(self, tensor: torch.Tensor, constant: bool) -> None:
+        """Copy a tensor there; one whose values never change only if it is not there already."""
+        if constant and self._copied() is tensor:
+            return
+        self.static.copy_(tensor, non_blocking=True)
+        self._copied = weakref.ref(tensor)
+
+
 @dataclass(frozen=True, eq=False)
 class _Captured:
-    """A captured call: its inputs are read, and its output written, where they lay at the capture."""
+    """A captured call and where it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
-    inputs: tuple[torch.Tensor, ...]
+    inputs: tuple[_Input, ...]
     output: torch.Tensor
-    copied: list[Callable[[], torch.Tensor | None]]
-
-    def replay(self, given: tuple[torch.Tensor, ...], constant: int) -> torch.Tensor:
-        """Run on other inputs; those of the first ``constant`` that were copied last time are there already."""
-        for number, (static, one) in enumerate(zip(self.inputs, given, strict=True)):
-            if number >= constant or self.copied[number]() is not one:
-                static.copy_(one, non_blocking=True)
-                self.copied[number] = weakref.ref(one)
-        self.graph.replay()
-        return self.output
 
 
 class GraphCache:
@@ -47,22 +52,46 @@ class GraphCache:
     def __init__(self, device: torch.device, enabled: bool = True) -> None:
         self._device, self._enabled = device, enabled and device.type == "cuda"
         self._captured: dict[Hashable, _Captured] = {}
-        self._pool = torch.cuda.graph_pool_handle() if self._enabled else None
+        self._inputs: dict[Hashable, _Input] = {}
+        self.forget()
 
     @property
     def enabled(self) -> bool:
         return self._enabled
 
-    def call(self, key: Hashable, function: Function, *inputs: torch.Tensor, constant: int = 0) -> torch.Tensor:
+    def call(self, name: str, function: Function, *inputs: torch.Tensor, constant: int = 0) -> torch.Tensor:
         """Return function(*inputs).
 
-        :param key: stands for the function and its inputs' shapes.
+        :param name: stands for the function; calls of one name and shape share the memory of that input.
+        :param inputs: on the device.
         :param constant: the values of so many inputs, the first ones, never change.
-        :return: where graphs are enabled, a tensor that the next call with any key may overwrite.
+        :return: where graphs are enabled, a tensor that the next call may overwrite.
         :raises torch.OutOfMemoryError: nothing was captured then.
         """
         if not self._enabled:
             return function(*inputs)
+        places = [self._input((name, number, tensor.shape), tensor) for number, tensor in enumerate(inputs)]
+        for number, (place, tensor) in enumerate(zip(places, inputs, strict=True)):
+            place.put(tensor, number < constant)
+        captured = self._replayable((name, *(tensor.shape for tensor in inputs)), function, tuple(places))
+        if captured is None:
+            return function(*inputs)
+        captured.graph.replay()
+        return captured.output
+
+    def forget(self) -> None:
+        """Drop what was captured, and with it its memory."""
+        self._captured.clear()
+        self._inputs.clear()
+        self._pool = torch.cuda.graph_pool_handle() if self._enabled else None
+
+    def _input(self, key: Hashable, tensor: torch.Tensor) -> _Input:
+        if key not in self._inputs:
+            self._inputs[key] = _Input(tensor)
+        return self._inputs[key]
+
+    def _replayable(self, key: Hashable, function: Function, inputs: tuple[_Input, ...]) -> _Captured | None:
+        """Return a captured call, capturing it if need be, or None if that cannot be done."""
         if key not in self._captured:
             try:
                 with torch.cuda.device(self._device):
@@ -73,29 +102,24 @@ class GraphCache:
                 if isinstance(error.__context__, torch.OutOfMemoryError):  # a broken-off capture complains, too
                     raise error.__context__ from None
                 self._give_up(error)
-                return function(*inputs)
-        return self._captured[key].replay(inputs, constant)
+        return self._captured.get(key)
 
-    def forget(self) -> None:
-        """Drop what was captured, and with it its memory."""
-        self._captured.clear()
-
-    def _capture(self, function: Function, inputs: tuple[torch.Tensor, ...]) -> _Captured:
-        static = tuple(torch.empty_like(one, device=self._device).copy_(one) for one in inputs)
-        side = torch.cuda.Stream(self._device)
-        side.wait_stream(torch.cuda.current_stream(self._device))
+    def _capture(self, function: Function, inputs: tuple[_Input, ...]) -> _Captured:
+        static = [one.static for one in inputs]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):
                 function(*static)
-        torch.cuda.current_stream(self._device).wait_stream(side)
+        torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             output = function(*static)
-        return _Captured(graph, static, output, [lambda: None] * len(static))
+        return _Captured(graph, inputs, output)
 
     def _give_up(self, error: RuntimeError) -> None:
         self._enabled = False
-        self._captured.clear()
+        self.forget()
         reason = (str(error).splitlines() or ["unknown"])[0]
         sentence = f"CUDA graphs cannot be used here ({reason}); clicks take some milliseconds longer."
         warnings.warn(sentence, SlowerWarning, stacklevel=4)

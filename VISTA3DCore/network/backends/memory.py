@@ -6,8 +6,8 @@ import math
 
 from VISTA3DCore.network.config import ModelConfig
 
-# Images of the finest level that exist at once, at most: the skip, a block's input, its two inner images, and what the
-# coarser levels hold, an eighth each with twice the channels. Measured by tracing the network, see the tests.
+# Images of the finest level that exist at once, at most: the skip, a block's input, its two inner images, and what is
+# left of the coarser levels, a quarter. The tests trace the network; without fused kernels it is one more.
 IMAGES = 5
 # What cuDNN may take to compute a convolution.
 WORKSPACE = 256 << 20
@@ -25,7 +25,7 @@ def weight_bytes(config: ModelConfig, itemsize: int, clicks: bool = False) -> in
     encoder = 27 * config.width + sum(2 * 27 * w * w * n for w, n in zip(widths, config.blocks_down, strict=True))
     encoder += sum(27 * w * 2 * w for w in widths[:-1])
     decoder = sum(27 * 2 * w * w + 2 * 27 * w * w for w in widths[:-1]) + config.width**2
-    class_head, click_head = 4 * 27 * config.width**2, 4 * 27 * config.click_features**2
+    class_head, click_head = 4 * 27 * config.width**2, 2 * 27 * config.click_features**2
     return itemsize * (encoder + decoder + class_head + (decoder + click_head) * clicks)
 
 

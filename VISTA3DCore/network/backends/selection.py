@@ -69,7 +69,7 @@ def choose_backend(
         a runtime with its own copy of the weights then need not keep the network, and loads it again if it must.
     :param device: where to run, already checked.
     :param runtime: one of :data:`RUNTIMES`; ``auto`` takes the fastest that gives the results of PyTorch.
-    :param precision: one of :data:`PRECISIONS`; ``auto`` is float32 on processors and Apple's GPUs.
+    :param precision: one of :data:`PRECISIONS`; ``auto`` is float32 on processors and Apple's GPUs, float16 on CUDA.
     :raises InputError: for names that do not exist.
     """
     import torch
@@ -121,6 +121,18 @@ def _start_openvino(network: NetworkSource, config: ModelConfig, device: torch.d
     return OpenVinoBackend(network, config, precision)
 
 
+def _start_cuda(network: NetworkSource, config: ModelConfig, device: torch.device, precision: str) -> Backend:
+    if device.type == "cpu":
+        raise RuntimeUnavailableError("The runtime 'cuda' is for GPUs, not for processors.", expected=True)
+    from VISTA3DCore.network.backends.cuda_start import UnusableError, start
+    from VISTA3DCore.network.backends.fused_network import UnknownLayerError
+
+    try:
+        return start(load(network), config, device, precision)
+    except (UnusableError, UnknownLayerError) as error:
+        raise RuntimeUnavailableError(f"The runtime 'cuda' cannot be used here ({error}).") from error
+
+
 def granted_precision(runtime: str, precision: str, bfloat16: bool) -> str:
     """Return the precision of a runtime on a processor: what was asked for, else float32 with a warning.
 
@@ -149,6 +161,6 @@ def _warn(sentence: str) -> None:
 
 Starter = Callable[["NetworkSource", "ModelConfig", "torch.device", str], Backend]
 # By name; each raises RuntimeUnavailableError where it cannot be used, and imports its runtime only when it is called.
-_STARTERS: dict[str, Starter] = {"openvino": _start_openvino}
+_STARTERS: dict[str, Starter] = {"openvino": _start_openvino, "cuda": _start_cuda}
 # What `auto` tries on a kind of device before PyTorch.
-_AUTOMATIC: dict[str, str] = {}
+_AUTOMATIC: dict[str, str] = {"cuda": "cuda"}

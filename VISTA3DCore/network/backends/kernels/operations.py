@@ -42,21 +42,19 @@ def normalise(
     *,
     before: torch.Tensor | None = None,
     after: torch.Tensor | None = None,
-    overwrite: bool = False,
+    overwrite: bool = False,  # noqa: ARG001 - plain torch has no use for it
 ) -> torch.Tensor:
     """Return activation(norm(image + before) + after).
 
     :param image: [B, C, x, y, z]; ``before`` is added to it in place, so that it holds the sum afterwards.
     :param before: [B, C, x, y, z], a residual that was left to be added, or None.
     :param after: [B, C, x, y, z], a residual to add between normalisation and activation, or None.
-    :param overwrite: the image is not needed any more, and its memory may be used for the result.
+    :param overwrite: the image is not needed any more, and a kernel may use its memory for the result.
     """
     if before is not None:
         image += before
-    if overwrite and len(image) > 1:
-        for one in image.split(1):
-            one.copy_(_normalised(one, normalisation))
-        result = image
+    if len(image) == 1:
+        result = _normalised(image, normalisation)
     else:
         result = torch.cat([_normalised(one, normalisation) for one in image.split(1)])
     if after is not None:
