@@ -86,6 +86,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/clicking.py
   VISTA3DCore/inference/components.py
   VISTA3DCore/inference/device_memory.py
+  VISTA3DCore/inference/device_preprocessing.py
   VISTA3DCore/inference/device_restoration.py
   VISTA3DCore/inference/devices.py
   VISTA3DCore/inference/diagnosis.py

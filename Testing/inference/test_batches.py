@@ -19,7 +19,7 @@ from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 
-SHAPE = (40, 50, 70)
+SHAPE = (40, 40, 56)
 GIB = 1 << 30
 
 
@@ -52,14 +52,13 @@ def expected() -> dict[str, np.ndarray]:
     return {preset: features(backend, preset) for preset in PRESETS}
 
 
-@pytest.mark.parametrize("preset", ["bundle"])
-@pytest.mark.parametrize("batch", [1, 3, 4])
-def test_the_number_of_windows_at_once_changes_nothing(batch, preset, expected):
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_number_of_windows_at_once_changes_nothing(batch, expected):
     backend = Batching(batch)
-    found = features(backend, preset)
-    assert set(backend.sizes) <= {1, batch}
-    np.testing.assert_allclose(found, expected[preset], atol=2e-5 * np.abs(expected[preset]).max())
-    np.testing.assert_array_equal(features(Batching(batch), preset, retained=True), found)
+    found = features(backend)
+    assert set(backend.sizes) == {1, batch}
+    np.testing.assert_allclose(found, expected["bundle"], rtol=0, atol=2e-5 * np.abs(found).max())
+    np.testing.assert_array_equal(features(Batching(batch), retained=True), found)
 
 
 def test_half_precision_features_are_weighted_and_summed_in_float32(expected):
@@ -73,8 +72,8 @@ def test_without_memory_the_batch_shrinks_before_anything_moves(expected):
     backend = Batching(4)
     backend.fails_at = (2, 3)
     found = features(backend)
-    np.testing.assert_allclose(found, expected["bundle"], atol=2e-5 * np.abs(found).max())
-    assert backend.sizes[:5] == [4, 4, 2, 1, 1]
+    np.testing.assert_allclose(found, expected["bundle"], rtol=0, atol=2e-5 * np.abs(found).max())
+    assert backend.sizes == [4, 4, 2, 1, 1, 1, 1]
     assert backend.batch == 1
 
 
@@ -88,13 +87,12 @@ def test_windows_cut_from_a_slab_are_the_windows_of_the_image():
                 assert torch.equal(patch, crop_window(image[0], start, layout.window))
 
 
-@pytest.mark.parametrize("name", ["liver", "everything"])
-def test_a_session_on_this_runtime_gives_the_labels_of_pytorch(name):
-    volume = Volume(random_image((50, 45, 60)) * 1500 - 400, np.diag([1.5, 1.5, 1.5, 1.0]))
+def test_a_session_on_this_runtime_gives_the_labels_of_pytorch():
+    volume = Volume(random_image((40, 36, 32)) * 1500 - 400, np.diag([1.5, 1.5, 1.5, 1.0]))
     results = []
     for backend in (TorchBackend(seeded_network(TINY), TINY), Batching(2)):
         with Segmenter(backend).open(volume) as session:
-            results.append(session.segment(name).labels)
+            results.append(session.segment("everything").labels)
     assert len(np.unique(results[0])) > 1
     assert (results[0] == results[1]).mean() > 0.9999
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from geometries import GEOMETRIES
 from monai.transforms import CropForeground, ScaleIntensityRangePercentiles
 from reference_chain import ct_phantom, preprocessing, save_nifti
@@ -13,9 +14,11 @@ from reference_pipeline import SMALL
 
 from VISTA3DCore.errors import Cancelled
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.device_preprocessing import preprocess_there
 from VISTA3DCore.inference.preprocessing import foreground_box, preprocess
 from VISTA3DCore.progress import Progress
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CONFIG = replace(SMALL, spacing=(2.5, 2.5, 2.5))
 
 
@@ -63,3 +66,27 @@ def test_it_can_be_cancelled():
     progress = Progress(lambda _: progress.cancel())
     with pytest.raises(Cancelled):
         preprocess(Volume(ct_phantom((30, 30, 30), np.eye(4)), np.eye(4)), CONFIG, progress)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize(("dtype", "order"), [(np.int16, "F"), (np.float32, "C"), (np.uint16, "C")])
+def test_where_the_device_does_it_the_grid_is_the_same(name, dtype, order):
+    """As far as it separates; a processor stands in for the device."""
+    shape, affine = GEOMETRIES[name]
+    lowest = 0 if dtype == np.uint16 else -1024
+    image = np.array(ct_phantom(shape, affine).clip(lowest), dtype=dtype, order=order)
+    image.setflags(write=False)
+    volume, config = Volume(image, affine), replace(SMALL, spacing=(4.0, 4.0, 3.0))
+    grid, expected = preprocess_there(volume, config, DEVICE), preprocess(volume, config)
+    assert grid is not None or name == "oblique"
+    if grid is not None:
+        assert grid.image.flags.c_contiguous
+        np.testing.assert_array_equal(grid.affine, expected.affine)
+        np.testing.assert_allclose(grid.image, expected.image, rtol=0, atol=0 if DEVICE.type == "cpu" else 1e-6)
+
+
+def test_what_the_device_leaves_to_the_host():
+    shape, affine = GEOMETRIES["RAS"]
+    volume = Volume(ct_phantom(shape, affine), affine)
+    assert preprocess_there(volume, replace(CONFIG, spacing=(2.0, 2.0, 2.0)), DEVICE) is None
+    assert preprocess_there(volume, replace(CONFIG, intensity_percentiles=(1, 99)), DEVICE) is None

@@ -48,8 +48,7 @@ def resample_to_spacing(
     mapping = np.linalg.solve(affine, new_affine)
     if _unchanged(affine, new_affine, mapping, array.shape, new_shape):
         return np.asarray(array, dtype=np.float32), affine
-    off_diagonal = np.abs(np.triu(mapping[:3, :3], 1)) @ np.array(new_shape)
-    if np.all(off_diagonal < _NEGLIGIBLE_SHIFT):
+    if _separates(mapping, new_shape):
         return _resample_separably(array, mapping, new_shape, progress), new_affine
     return _resample_sheared(array, mapping, new_shape, progress), new_affine
 
@@ -72,6 +71,47 @@ def model_grid(
     result[:3, :3] = directions @ np.linalg.inv(stretch) @ np.diag(np.sign(np.diag(stretch)) * wanted)
     new_shape, result[:3, 3] = _shape_and_origin(affine, result, np.array(shape, dtype=np.float64))
     return result, new_shape
+
+
+@dataclass(frozen=True, eq=False)
+class SeparablePlan:
+    """How :func:`resample_to_spacing` resamples one axis at a time, for those who do it elsewhere, e.g. on a GPU.
+
+    :param affine: of the new grid; :param shape: its shape.
+    :param steps: (axis, lower neighbours, upper neighbours, weights of the upper ones) in the order that it keeps to;
+        each voxel becomes low + weight * (high - low), in float32.
+    """
+
+    affine: np.ndarray
+    shape: tuple[int, int, int]
+    steps: tuple[tuple[int, np.ndarray, np.ndarray, np.ndarray], ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], affine: np.ndarray, spacing: Sequence[float]) -> SeparablePlan | None:
+        """Return the plan, or None where nothing is resampled or the axes do not separate."""
+        affine = np.array(affine, dtype=np.float64)
+        new_affine, new_shape = model_grid(affine, shape, spacing)
+        mapping = np.linalg.solve(affine, new_affine)
+        if _unchanged(affine, new_affine, mapping, shape, new_shape) or not _separates(mapping, new_shape):
+            return None
+        taps = [_axis_taps(mapping, axis, shape[axis], new_shape[axis]) for axis in range(3)]
+        steps = (
+            (axis, taps[axis].low, taps[axis].high, taps[axis].weight) for axis in _sequence(taps, shape, new_shape)
+        )
+        return cls(new_affine, new_shape, tuple(steps))
+
+
+def _separates(mapping: np.ndarray, new_shape: tuple[int, ...]) -> bool:
+    return bool(np.all(np.abs(np.triu(mapping[:3, :3], 1)) @ np.array(new_shape) < _NEGLIGIBLE_SHIFT))
+
+
+def _sequence(taps: Sequence[_Taps], shape: Sequence[int], new_shape: Sequence[int]) -> list[int]:
+    """Return the axes to resample, the one that shrinks most first: the others then have the least to do.
+
+    Equal ones have a fixed order, or the rounding would depend on how the array lies in memory.
+    """
+    axes = sorted(range(3), key=lambda axis: (new_shape[axis] / shape[axis], -axis))
+    return [axis for axis in axes if not (taps[axis].is_identity and new_shape[axis] == shape[axis])]
 
 
 def _shape_and_origin(
@@ -143,14 +183,9 @@ def _resample_separably(
     order = np.argsort([-abs(stride) for stride in array.strides], kind="stable")
     source = array.transpose(order)
     shape = [new_shape[axis] for axis in order]
-    taps = [_axis_taps(mapping, axis, array.shape[axis], new_shape[axis]) for axis in order]
-    # The axis that shrinks most goes first: the others then have the least to do. Equal ones have a fixed order, or the
-    # rounding would depend on how the array lies in memory.
-    sequence = [
-        axis
-        for axis in sorted(range(3), key=lambda axis: (shape[axis] / source.shape[axis], -order[axis]))
-        if not (taps[axis].is_identity and shape[axis] == source.shape[axis])
-    ]
+    by_axis = [_axis_taps(mapping, axis, array.shape[axis], new_shape[axis]) for axis in range(3)]
+    taps = [by_axis[axis] for axis in order]
+    sequence = [order.tolist().index(axis) for axis in _sequence(by_axis, array.shape, new_shape)]
     result = np.empty(shape, dtype=np.float32)
     depth = max(1, int(_SLAB_VOXELS / max(source[0].size, 1) * shape[0] / source.shape[0]))
     for start in range(0, shape[0], depth):
@@ -305,13 +340,12 @@ def nearest_lines(
     if sampler.decides_halves():
         return None
     permutation, flips = ras_orientation(target_affine)
-    lines = []
-    for axis in range(3):
-        size = model_shape[permutation.index(axis)]
-        index = np.rint(sampler.line(axis)).astype(np.int64) - offset[axis]
-        inside = (index >= 0) & (index < size)
-        lines.append(np.where(inside, size - 1 - index if flips[axis] else index, -1))
-    return tuple(lines)
+
+    def line(axis: int) -> np.ndarray:
+        size, index = model_shape[permutation.index(axis)], np.rint(sampler.line(axis)).astype(np.int64) - offset[axis]
+        return np.where((index >= 0) & (index < size), size - 1 - index if flips[axis] else index, -1)
+
+    return tuple(line(axis) for axis in range(3))
 
 
 def restore_nearest(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from VISTA3DCore.imaging.resampling import resample_to_spacing
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
 
 # Voxels of the model grid around the foreground (CropForegroundd in the bundle).
 FOREGROUND_MARGIN = 10
@@ -37,26 +41,46 @@ class ModelGrid:
 
     def crop(self, box: Box) -> ModelGrid:
         """Return a view of a box of voxels."""
+        return ModelGrid(self.image[box], self.affine_of(box))
+
+    def affine_of(self, box: Box) -> np.ndarray:
+        """Return the affine of a box of voxels."""
         affine = self.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [axis.start for axis in box]
-        return ModelGrid(self.image[box], affine)
+        return affine
 
 
-def preprocess(volume: Volume, config: ModelConfig, progress: Progress | None = None) -> ModelGrid:
+def preprocess(
+    volume: Volume, config: ModelConfig, progress: Progress | None = None, device: torch.device | None = None
+) -> ModelGrid:
     """Resample, crop to the foreground (HU > 0 plus a margin), scale intensities, reorient to RAS.
 
+    :param device: where the network runs; a CUDA device does the work, with the same result.
     :raises Cancelled: if ``progress`` was cancelled.
     """
     progress = Progress.of(progress)
-    permutation, _ = ras_orientation(volume.affine)
-    spacing = np.empty(3)
-    spacing[list(permutation)] = config.spacing
+    if device is not None and device.type == "cuda":
+        from VISTA3DCore.inference.device_preprocessing import preprocess_there
+
+        progress.update(0.0, "Preprocessing")
+        if (grid := preprocess_there(volume, config, device)) is not None:
+            progress.update(1.0, "Preprocessing")
+            return grid
+    spacing = model_spacing(volume.affine, config)
     image, affine = resample_to_spacing(volume.array, volume.affine, spacing, progress.part(0.0, 0.9))
     box = foreground_box(image)
     cropped = ModelGrid(image, affine).crop(box)
     progress.update(0.9, "Preprocessing")
     image, affine = to_ras(_scaled(cropped.image, config), cropped.affine)
     return ModelGrid(np.ascontiguousarray(image), affine)
+
+
+def model_spacing(affine: np.ndarray, config: ModelConfig) -> np.ndarray:
+    """Return the model's spacing (mm, given along R, A, S) along the axes of an image."""
+    permutation, _ = ras_orientation(affine)
+    spacing = np.empty(3)
+    spacing[list(permutation)] = config.spacing
+    return spacing
 
 
 def foreground_box(image: np.ndarray, margin: int = FOREGROUND_MARGIN) -> Box:
@@ -72,10 +96,11 @@ def foreground_box(image: np.ndarray, margin: int = FOREGROUND_MARGIN) -> Box:
         profiles[2][k] = inside.any()
     if not profiles[2].any():
         return tuple(slice(0, size) for size in image.shape)
-    return tuple(_span(profile, margin) for profile in profiles)
+    return tuple(span(profile, margin) for profile in profiles)
 
 
-def _span(profile: np.ndarray, margin: int) -> slice:
+def span(profile: np.ndarray, margin: int = FOREGROUND_MARGIN) -> slice:
+    """Return the part of an axis from the first to the last True, and a margin, within the axis."""
     occupied = np.flatnonzero(profile)
     return slice(max(int(occupied[0]) - margin, 0), min(int(occupied[-1]) + margin + 1, len(profile)))
 

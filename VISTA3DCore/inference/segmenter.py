@@ -137,7 +137,7 @@ class Segmenter:
 
         dtypes = [lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
         check_input(volume, self.config)
-        grid = preprocess(volume, self.config, Progress.of(progress))
+        grid = preprocess(volume, self.config, Progress.of(progress), self.device)
         return Session(self, grid, volume, *dtypes, click_cache_bytes)
 
 

@@ -1,0 +1,85 @@
+"""Preprocessing on a GPU: the same steps with the same roundings as on the host, on an image that is uploaded once."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+
+from VISTA3DCore.imaging.geometry import ras_orientation, to_ras
+from VISTA3DCore.imaging.resampling import SeparablePlan
+from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.inference.devices import free_memory
+from VISTA3DCore.inference.preprocessing import Box, ModelGrid, model_spacing, span
+from VISTA3DCore.inference.transfers import to_host, upload
+from VISTA3DCore.network.config import ModelConfig
+
+# Bytes per input voxel that may exist at once: the image in float32 and the two neighbours of a resampled axis.
+_BYTES_PER_VOXEL = 12
+_TYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
+
+
+def preprocess_there(volume: Volume, config: ModelConfig, device: torch.device) -> ModelGrid | None:
+    """As :func:`VISTA3DCore.inference.preprocessing.preprocess`, or None where it is better done on the host.
+
+    That is where nothing is to be resampled, where axes do not separate, where intensities are scaled by percentiles,
+    and where memory is short.
+    """
+    plan = SeparablePlan.of(volume.shape, volume.affine, model_spacing(volume.affine, config))
+    if plan is None or config.intensity_percentiles is not None:
+        return None
+    if _BYTES_PER_VOXEL * volume.array.size > free_memory(device):
+        return None
+    try:
+        return _grid(_resampled(volume.array, plan, device), plan.affine, config)
+    except torch.OutOfMemoryError:
+        return None
+
+
+@torch.inference_mode()
+def _resampled(array: np.ndarray, plan: SeparablePlan, device: torch.device) -> torch.Tensor:
+    image = _uploaded(array, device).float()
+    for axis, low, high, weight in plan.steps:
+        below, above = (image.index_select(axis, torch.from_numpy(index).to(device)) for index in (low, high))
+        shape = [-1 if number == axis else 1 for number in range(3)]
+        # Three steps, not lerp: each rounds, as on the host.
+        image = above.sub_(below).mul_(torch.from_numpy(weight).to(device).view(shape)).add_(below)
+    return image
+
+
+def _uploaded(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array on the device in its own type where torch knows it; the memory's order stays."""
+    if array.dtype.str[1:] not in _TYPES or not array.dtype.isnative:
+        array = array.astype(np.float32)
+    backwards = array.flags.f_contiguous and not array.flags.c_contiguous
+    source = np.ascontiguousarray(array.T if backwards else array)
+    with warnings.catch_warnings():
+        # Arrays of another process are read-only, and nothing is written here.
+        warnings.filterwarnings("ignore", message=".*not writable")
+        tensor = upload(torch.from_numpy(source), device)
+    return tensor.permute(2, 1, 0) if backwards else tensor
+
+
+@torch.inference_mode()
+def _grid(image: torch.Tensor, affine: np.ndarray, config: ModelConfig) -> ModelGrid:
+    box = _foreground_box(image)
+    affine = ModelGrid(np.empty(0), affine).affine_of(box)
+    low, high = config.intensity_range
+    image = image[box] - np.float32(low).item()
+    image = image.div_(image.new_tensor(high - low)).clamp_(0.0, 1.0)
+    permutation, flips = ras_orientation(affine)
+    reoriented = image.flip([axis for axis, flip in enumerate(flips) if flip]).permute(permutation)
+    # The affine of the array that is flipped and permuted likewise; only the shape of the array counts.
+    _, affine = to_ras(np.broadcast_to(np.float32(0), tuple(image.shape)), affine)
+    return ModelGrid(to_host(reoriented.contiguous()), affine)
+
+
+def _foreground_box(image: torch.Tensor) -> Box:
+    """As :func:`VISTA3DCore.inference.preprocessing.foreground_box`."""
+    inside = image > 0
+    profiles = [inside.any(2).any(1), inside.any(2).any(0), inside.any(1).any(0)]
+    profiles = [profile.cpu().numpy() for profile in profiles]
+    if not profiles[0].any():
+        return tuple(slice(0, size) for size in image.shape)
+    return tuple(span(profile) for profile in profiles)
