@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from VISTA3DCore.network.backends.processor import thread_count
+from VISTA3DCore.network.backends.processor import limit_threads, thread_count
 
 
 @pytest.fixture
@@ -50,5 +50,7 @@ def test_a_process_bound_to_one_processor_uses_one_thread(tmp_path, four_threads
     os.sched_setaffinity(0, {min(before)})
     try:
         assert thread_count(tmp_path) == 1
+        limit_threads()
+        assert torch.get_num_threads() == 1
     finally:
         os.sched_setaffinity(0, before)

@@ -22,22 +22,24 @@ def break_memory(passes: str) -> None:
     """Let the network's passes of these numbers fail, on whatever device."""
     import torch
 
+    from VISTA3DCore.network.backends.openvino_backend import OpenVinoBackend
     from VISTA3DCore.network.backends.torch_backend import TorchBackend
 
     failing, numbers = set(map(int, passes.split(","))), itertools.count(1)
 
-    def frail(method: str) -> None:
-        whole = getattr(TorchBackend, method)
+    def frail(runtime: type, method: str) -> None:
+        whole = getattr(runtime, method)
 
         def run(self: Any, patch: torch.Tensor) -> torch.Tensor:
             if next(numbers) in failing:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return whole(self, patch)
 
-        setattr(TorchBackend, method, run)
+        setattr(runtime, method, run)
 
-    frail("automatic_features")
-    frail("click_features")
+    for runtime in (TorchBackend, OpenVinoBackend):
+        frail(runtime, "automatic_features")
+        frail(runtime, "click_features")
 
 
 def break_disk(size: str) -> None:

@@ -90,7 +90,7 @@ class OpenVinoBackend:
         self._compiler = Compiler(precision)
         self.precision = self._compiler.precision
         self._source, self._loaded = network, load(network).eval()
-        self._heads = TorchBackend(_Heads(self._loaded), config)
+        self._heads = TorchBackend(_Heads(self._loaded), config, upscaling=getattr(torch, self.precision))
         self._lock = threading.Lock()
         self._ready: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         try:

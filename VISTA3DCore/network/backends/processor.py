@@ -25,6 +25,13 @@ def thread_count(cgroup: Path = _CGROUP) -> int:
     return max(1, min([*limits, *_shares(cgroup)]))
 
 
+def limit_threads() -> None:
+    """Lower torch's number of threads, in all of this process, to :func:`thread_count`."""
+    count = thread_count()
+    if count < torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
 def has_bfloat16() -> bool:
     """Whether the processor itself multiplies bfloat16 (AVX512-BF16 or AMX); if not, it is slower than float32.
 

@@ -65,6 +65,8 @@ def choose_backend(
 ) -> tuple[Backend, str]:
     """Return a runtime for a network, and why it is this one, for people.
 
+    On processors, torch's number of threads is lowered to what this process may use.
+
     :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns, or a function that loads it;
         a runtime with its own copy of the weights then need not keep the network, and loads it again if it must.
     :param device: where to run, already checked.
@@ -74,9 +76,13 @@ def choose_backend(
     """
     import torch
 
+    from VISTA3DCore.network.backends.processor import limit_threads
+
     _check("runtime", runtime, RUNTIMES)
     _check("precision", precision, PRECISIONS)
     device = torch.device(device)
+    if device.type == "cpu":
+        limit_threads()
     candidate = _AUTOMATIC.get(device.type, "torch") if runtime == "auto" else runtime
     if candidate == "torch":
         return _start_torch(network, config, device, precision), "as asked for" if runtime == "torch" else _TORCH_ONLY
@@ -163,4 +169,4 @@ Starter = Callable[["NetworkSource", "ModelConfig", "torch.device", str], Backen
 # By name; each raises RuntimeUnavailableError where it cannot be used, and imports its runtime only when it is called.
 _STARTERS: dict[str, Starter] = {"openvino": _start_openvino, "cuda": _start_cuda}
 # What `auto` tries on a kind of device before PyTorch.
-_AUTOMATIC: dict[str, str] = {"cuda": "cuda"}
+_AUTOMATIC: dict[str, str] = {"cpu": "openvino", "cuda": "cuda"}

@@ -19,15 +19,22 @@ class TorchBackend:
     :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns.
     :param config: the network's configuration.
     :param device: where to run; weights are moved there once.
+    :param upscaling: as for :class:`ClickHead`.
     """
 
     runtime, precision = "torch", "float32"
 
-    def __init__(self, network: nn.Module, config: ModelConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: ModelConfig,
+        device: torch.device | str = "cpu",
+        upscaling: torch.dtype = torch.float32,
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
         self._network = network.eval().to(self.device)
-        self._click_head = ClickHead(self._network.point_head)
+        self._click_head = ClickHead(self._network.point_head, upscaling)
 
     def on(self, device: torch.device | str) -> TorchBackend:
         """Return the same network on another device; this one stays where it is."""

@@ -1,6 +1,7 @@
 """PyTorch on a processor with bfloat16 instructions: convolutions in half the bits, channels last in memory.
 
-Statistics of the instance normalisations, and everything that follows the click decoder, stay in float32.
+Statistics of the instance normalisations stay in float32, and so does the interactive head but for its transposed
+convolution.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class BFloat16Backend(TorchBackend):
         own = copy.deepcopy(network) if isinstance(network, nn.Module) else network()
         to_bfloat16(own.image_encoder)
         to_bfloat16(own.class_head.image_post_mapping)
-        super().__init__(own, config)
+        super().__init__(own, config, upscaling=torch.bfloat16)
 
     def on(self, device: torch.device | str) -> TorchBackend:
         """Return this backend: it runs on processors alone, and nothing has less than it to fall back on.
