@@ -10,10 +10,11 @@ from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.network.backends.processor import has_bfloat16
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
+# Shares of equal labels asked for: of all voxels, and of those that either result labels.
 CASES = [
-    pytest.param("openvino", "float32", 0.999),
-    pytest.param("openvino", "bfloat16", 0.99, marks=needs_bfloat16),
-    pytest.param("torch", "bfloat16", 0.99, marks=needs_bfloat16),
+    pytest.param("openvino", "float32", (0.999, 0.999)),
+    pytest.param("openvino", "bfloat16", (0.995, 0.98), marks=needs_bfloat16),
+    pytest.param("torch", "bfloat16", (0.995, 0.98), marks=needs_bfloat16),
 ]
 
 
@@ -37,7 +38,7 @@ def patient(ct_data) -> tuple[Volume, Segmentation]:
     return volume, segmented(volume, "torch", "float32")
 
 
-def compare(case: tuple[Volume, Segmentation], runtime: str, precision: str, least: float) -> None:
+def compare(case: tuple[Volume, Segmentation], runtime: str, precision: str, least: tuple[float, float]) -> None:
     volume, expected = case
     found = segmented(volume, runtime, precision)
     inside = (expected.labels > 0) | (found.labels > 0)
@@ -47,9 +48,9 @@ def compare(case: tuple[Volume, Segmentation], runtime: str, precision: str, lea
     assert found.provenance["runtime"] == runtime
     assert found.provenance["precision"] == precision
     assert inside.any()
-    assert equal.mean() >= least
-    for index, mask in expected.masks.items():
-        assert np.mean(found.masks[index] == mask) >= least
+    assert equal.mean() >= least[0]
+    assert equal[inside].mean() >= least[1]
+    assert all(np.mean(found.masks[index] == mask) >= least[0] for index, mask in expected.masks.items())
 
 
 @pytest.mark.parametrize(("runtime", "precision", "least"), CASES)
