@@ -29,14 +29,14 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.test
-	$(BIN)/python Testing/benchmarks/automatic.py
+	$(BIN)/vista3d benchmark --what window,everything --repetitions 3 --warmups 1 --output benchmark-report
 	$(MAKE) bench-click
 
 bench-click: $(VENV)/.test
-	$(BIN)/python Testing/benchmarks/clicking.py
+	$(BIN)/python Testing/Benchmark/clicking.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo benchmark-report
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

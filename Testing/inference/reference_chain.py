@@ -7,56 +7,30 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from monai.apps.vista3d.transforms import VistaPostTransformd
-from monai.transforms import (
-    Compose,
-    CropForegroundd,
-    EnsureChannelFirstd,
-    Invertd,
-    LoadImaged,
-    Orientationd,
-    ScaleIntensityRanged,
-    Spacingd,
-)
+from monai.transforms import Compose
 from reference_pipeline import Reference
 from scipy import ndimage
 
+from VISTA3DCore.evaluation.benchmark import reference
 from VISTA3DCore.network.config import ModelConfig
 
 
 def preprocessing(config: ModelConfig) -> Compose:
-    """Return the transforms of NV-Segment-CT/configs/inference.json."""
-    low, high = config.intensity_range
-    return Compose(
-        [
-            LoadImaged(keys="image", image_only=True),
-            EnsureChannelFirstd(keys="image"),
-            Spacingd(keys="image", pixdim=config.spacing, mode="bilinear"),
-            CropForegroundd(keys="image", source_key="image", margin=10, allow_smaller=True),
-            ScaleIntensityRanged(keys="image", a_min=low, a_max=high, b_min=0, b_max=1, clip=True),
-            Orientationd(keys="image", axcodes="RAS"),
-        ]
-    )
+    """Return the transforms from a file to the network's image."""
+    return Compose([*reference.reading().transforms, *reference.preprocessing(config).transforms])
 
 
-def postprocessing(transforms: Compose) -> Compose:
-    return Compose(
-        [
-            VistaPostTransformd(keys="pred"),
-            Invertd(keys="pred", transform=transforms, orig_keys="image", nearest_interp=True, to_tensor=True),
-        ]
-    )
-
-
-def segment_by_monai(path: Path, reference: Reference, classes: list[int], preset: str = "bundle") -> np.ndarray:
+def segment_by_monai(path: Path, pipeline: Reference, classes: list[int], preset: str = "bundle") -> np.ndarray:
     """Return the reference's label map on the grid of the file."""
-    transforms = preprocessing(reference.config)
+    transforms = preprocessing(pipeline.config)
     data = transforms({"image": str(path)})
     image = data["image"]
-    logits = reference.logits(image[0].numpy().astype(np.float32), classes, preset)
+    logits = pipeline.logits(image[0].numpy(), classes, preset)
     data["pred"] = type(image)(logits[0].clone(), meta=image.meta)
     data["label_prompt"] = torch.tensor(classes)
-    return np.rint(postprocessing(transforms)(data)["pred"][0].numpy()).astype(np.uint16)
+    return np.rint(Compose([reference.labelling(), reference.restoration(transforms)])(data)["pred"][0].numpy()).astype(
+        np.uint16
+    )
 
 
 def rotation(degrees: tuple[float, float, float]) -> np.ndarray:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import torch
-from monai.inferers import SlidingWindowInferer, SlidingWindowInfererAdapt
 from scipy import ndimage
 
+from VISTA3DCore.evaluation.benchmark.reference import Reference
 from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.config import ModelConfig
+
+__all__ = [
+    "SMALL",
+    "TINY",
+    "CountingBackend",
+    "Reference",
+    "random_image",
+    "seeded_network",
+]
 
 SMALL = ModelConfig(width=8, window=(64, 64, 64), blocks_down=(1, 1, 1))
 TINY = ModelConfig(width=8, window=(32, 32, 32), blocks_down=(1, 1, 1))
@@ -39,38 +46,3 @@ class CountingBackend(TorchBackend):
     def automatic_features(self, patch):
         self.passes += 1
         return super().automatic_features(patch)
-
-
-@dataclass
-class Reference:
-    """The reference's automatic branch: MONAI's sliding window over the network's class logits."""
-
-    network: torch.nn.Module
-    config: ModelConfig
-    windows: list = field(default_factory=list)
-
-    def inferer(self, preset: str):
-        window = list(self.config.window)
-        if preset == "bundle":  # as NV-Segment-CT/scripts/inferer.py builds it
-            return SlidingWindowInfererAdapt(
-                roi_size=window, sw_batch_size=1, with_coord=True, padding_mode="replicate"
-            )
-        return SlidingWindowInferer(
-            roi_size=window, sw_batch_size=1, with_coord=True, padding_mode="replicate", overlap=0.625, mode="gaussian"
-        )
-
-    @torch.inference_mode()
-    def logits(self, image: np.ndarray, classes: list[int], preset: str) -> torch.Tensor:
-        """Return [1, K, x, y, z]."""
-        self.windows = []
-
-        def predictor(patch, coords, **options):
-            self.windows.append(tuple(axis.start for axis in coords[0][2:]))
-            return self.network(patch, patch_coords=coords, **options)
-
-        return self.inferer(preset)(
-            torch.from_numpy(image)[None, None],
-            predictor,
-            transpose=True,
-            class_vector=torch.tensor(classes)[:, None],
-        )

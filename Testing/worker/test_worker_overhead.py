@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def overhead():
     """Return what the benchmark measures with the small model."""
-    file = Path(__file__).resolve().parents[1] / "benchmarks" / "worker.py"
+    file = Path(__file__).resolve().parents[1] / "Benchmark" / "worker.py"
     specification = importlib.util.spec_from_file_location("worker_benchmark", file)
     benchmark = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = benchmark  # dataclasses look there

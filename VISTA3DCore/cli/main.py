@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from VISTA3DCore import __version__
 from VISTA3DCore.cli import (
+    benchmark,
     classes,
     click,
     demo,
@@ -110,6 +111,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.command()(supervoxels.supervoxels)
 app.command()(prepare.prepare)
+app.command()(benchmark.benchmark)
 app.command()(train.train)
 app.command()(finetune.finetune)
 app.command()(demo.demo)

@@ -3,8 +3,8 @@
 The volume has 512 x 512 x 300 voxels. A click is asked for again and again, so that the engine answers from what it
 keeps; its own time, which it tells with each answer, is subtracted from the time that the client waits.
 
-    python Testing/benchmarks/worker.py                           # about a minute
-    python Testing/benchmarks/worker.py --model vista3d-ct --clicks 100
+    python Testing/Benchmark/worker.py                           # about a minute
+    python Testing/Benchmark/worker.py --model vista3d-ct --clicks 100
 """
 
 from __future__ import annotations

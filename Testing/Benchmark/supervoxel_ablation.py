@@ -4,7 +4,7 @@ One network learns clicks from nothing, on label maps without the structures tha
 on for the same number of steps, without supervoxels or with those of one generator, once per seed. All are then asked
 zero-shot for the held-out structures and for lesions, click by click (honest: every click where the answer errs most).
 
-    python Testing/benchmarks/supervoxel_ablation.py --arm none=less.json --arm graph=less_graph.json \\
+    python Testing/Benchmark/supervoxel_ablation.py --arm none=less.json --arm graph=less_graph.json \\
         --arm medsam-lite=less_medsam.json --test organs.json --test lesions.json -c spleen,GTV_Mass --run runs/a
 
 Arms are data lists of the same cases, in which the structures are background; the first one must have no supervoxels.

@@ -1,6 +1,6 @@
 """What fine-tuning gives and costs: the small model learns a structure that it lacks from two real CTs.
 
-``python Testing/benchmarks/finetune.py --new new.json --old old.json --run runs/heart``: two lists in the layout of
+``python Testing/Benchmark/finetune.py --new new.json --old old.json --run runs/heart``: two lists in the layout of
 Documentation/training.md. ``new`` holds two training cases of the new structure and its test cases, ``old`` test cases
 of structures that the model knows. Prints Dice before and after as Markdown; a run goes on where it was stopped.
 """

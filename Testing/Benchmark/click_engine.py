@@ -3,8 +3,8 @@
 The network is a stand-in whose scores look like those of a trained one on a phantom (structured weights), and whose own
 time is subtracted. The volume has 512 x 512 x 300 voxels of 0.78 x 0.78 x 1 mm. Medians of repeated cached clicks.
 
-    python Testing/benchmarks/click_engine.py                 # a minute
-    python Testing/benchmarks/click_engine.py --profile       # where the time goes
+    python Testing/Benchmark/click_engine.py                 # a minute
+    python Testing/Benchmark/click_engine.py --profile       # where the time goes
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Milliseconds, the best of several runs, one thread. Masks: *blobs*, organ-like a
 of two such masks, which is what a refinement labels; *noise*, blobs with 2 % of all voxels flipped; *bone*, a real CT
 above 200 HU, if one is given. cc3d (connected-components-3d, LGPL) is timed if it is installed; nothing depends on it.
 
-    python Testing/benchmarks/components.py                       # about a minute
-    python Testing/benchmarks/components.py --ct ct.nii.gz --sides 64 128
+    python Testing/Benchmark/components.py                       # about a minute
+    python Testing/Benchmark/components.py --ct ct.nii.gz --sides 64 128
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Real nodes, Slicer's own undo and masking, control points, real array files; the engine's answer is at hand at once.
 Processor time of the main thread, because that is what holds up the window. Drawing is not part of it.
 
-PYTHONPATH=.:VISTA3DSegment:Testing/extension python Testing/benchmarks/slicer_click.py
+PYTHONPATH=.:VISTA3DSegment:Testing/extension python Testing/Benchmark/slicer_click.py
 """
 
 from __future__ import annotations

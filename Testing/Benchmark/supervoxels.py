@@ -6,9 +6,9 @@ intensities and SLIC on nothing (a grid of blocks) make as many supervoxels as c
 (the very voxel) and at a tolerance; *chance* is the share of all body voxels that are as near to a supervoxel border;
 *Dice* is the mean over structures of what the best union of whole supervoxels reaches.
 
-    python Testing/benchmarks/supervoxels.py                      # 15 to 30 minutes on two cores
-    python Testing/benchmarks/supervoxels.py --distances 12 --segments 100
-    python Testing/benchmarks/supervoxels.py --memory 512 512 600 # peak memory with a stretched CT; see --help
+    python Testing/Benchmark/supervoxels.py                      # 15 to 30 minutes on two cores
+    python Testing/Benchmark/supervoxels.py --distances 12 --segments 100
+    python Testing/Benchmark/supervoxels.py --memory 512 512 600 # peak memory with a stretched CT; see --help
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ however many clicks there are. Weights are random (seeded), so only times and me
 fill the window are the dearest for all that follows the network. Each side runs in a process of its own. Seconds are
 those of the processor, because wall times (also shown) depend on what else the machine does.
 
-    python Testing/benchmarks/clicking.py             # the reference runs N = 1 and 2; the rest is N times one window
-    python Testing/benchmarks/clicking.py --whole     # the reference runs everything: an hour on a slow machine
-    python Testing/benchmarks/clicking.py --width 16 --window 64
+    python Testing/Benchmark/clicking.py             # the reference runs N = 1 and 2; the rest is N times one window
+    python Testing/Benchmark/clicking.py --whole     # the reference runs everything: an hour on a slow machine
+    python Testing/Benchmark/clicking.py --width 16 --window 64
 """
 
 from __future__ import annotations

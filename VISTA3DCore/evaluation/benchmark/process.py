@@ -1,0 +1,101 @@
+"""The other end of a side's process: asks, and says who failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import VISTA3DCore
+from VISTA3DCore.errors import VistaError
+from VISTA3DCore.evaluation.benchmark.scene import Scene
+
+
+class SideError(VistaError):
+    """A side cannot be measured; the others can."""
+
+    code = "side"
+
+
+class SideProcess:
+    """A side in a process of its own; a context manager that ends the process.
+
+    :param name: the side, as :func:`VISTA3DCore.evaluation.benchmark.sides.parse_side` reads it, or ``probe``.
+    :raises SideError: if it cannot start, with its own sentence.
+    """
+
+    def __init__(self, name: str, scene: Scene) -> None:
+        self.name = name
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
+        command = [sys.executable, "-m", "VISTA3DCore.evaluation.benchmark.child", name, scene.to_json()]
+        started = time.perf_counter()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8",
+            env=_environment(scene.threads),
+        )  # fmt: skip
+        try:
+            self.loading = self._answer()["loading"]
+        except BaseException:
+            self.close()
+            raise
+        #: Seconds from the start of the process until the model was loaded.
+        self.starting = time.perf_counter() - started
+
+    def __enter__(self) -> SideProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(self, question: str, **details: object) -> dict[str, Any]:
+        """Ask and wait.
+
+        :raises SideError: if the side could not do it, or its process ended.
+        """
+        try:
+            self._process.stdin.write(json.dumps({"ask": question, **details}) + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise self._ended() from None
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._log.close()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._ended()
+        answer = json.loads(line)
+        if "error" in answer:
+            raise SideError(answer["error"])
+        return answer
+
+    def _ended(self) -> SideError:
+        code = self._process.wait()
+        self._log.seek(0)
+        last = (self._log.read().strip().splitlines() or ["nothing was said"])[-1]
+        hint = "; memory may have run out" if code == -9 else ""
+        return SideError(f"The process of '{self.name}' ended with code {code}{hint} ({last}).")
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Let the process find this very package, wherever it lies, and use as many threads as asked for."""
+    root = str(Path(VISTA3DCore.__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    count = str(threads)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
