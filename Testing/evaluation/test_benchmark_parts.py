@@ -75,15 +75,15 @@ def test_the_volume_for_clicks_fills_one_window(window):
 
 
 def test_a_stage_does_not_count_what_it_calls():
-    watch = Stopwatch(CPU)
+    watch, started = Stopwatch(CPU), time.perf_counter()
     with watch.stage("outer"):
         time.sleep(0.02)
         with watch.stage("inner"):
             time.sleep(0.05)
 
     assert watch.stages["inner"] >= 0.05
-    assert 0.02 <= watch.stages["outer"] < 0.05 + watch.stages["inner"]
-    assert sum(watch.stages.values()) >= 0.07
+    assert watch.stages["outer"] >= 0.02
+    assert sum(watch.stages.values()) <= time.perf_counter() - started
 
 
 def test_counted_methods_are_as_before_afterwards():

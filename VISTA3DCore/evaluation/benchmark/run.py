@@ -198,12 +198,12 @@ class _Run:
             self._asked(side, measure, volume, "end")
         self._summarise(measure, volume, runs)
 
-    def _asked(self, side: SideProcess, measure: str, volume: str, question: str, **details: object) -> dict | None:
+    def _asked(self, side: SideProcess, measure: str, where: str, question: str, **details: object) -> dict | None:
         """Ask a side; note what it cannot do and return None."""
         try:
             return side.ask(question, measure=measure, **details)
         except SideError as error:
-            note = {"measure": measure, "volume": volume, "side": side.name, "reason": str(error)}
+            note = {"measure": measure, "volume": where, "side": side.name, "reason": str(error)}
             self.report.not_measured.append(note)
             return None
 

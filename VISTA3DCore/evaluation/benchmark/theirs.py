@@ -70,7 +70,8 @@ class ReferenceSide:
         if self._config.click_branch:
             places, positive = scenes.click_places(self._config, 3)
             scores = self._reference.click_logits(patch, places, positive, self._classes[1][0])[0, 0]
-            files["clicks"] = self._save("clicks", scenes.thinned(np.asarray(scores.float().cpu())))
+            # MONAI adds up the answers of the clicks' windows, which here are one and the same.
+            files["clicks"] = self._save("clicks", scenes.thinned(np.asarray(scores.float().cpu())) / len(positive))
         return files
 
     def begin(self, measure: str, volume: str) -> None:

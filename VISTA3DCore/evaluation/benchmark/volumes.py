@@ -64,7 +64,7 @@ def one_window(window: tuple[int, int, int], spacing: tuple[float, float, float]
     """Return a grid finer in plane and coarser across than the model's, which covers a share of one window."""
     finer = tuple(step * factor for step, factor in zip(spacing, (0.625, 0.625, 4 / 3), strict=True))
     counts = zip(window, spacing, finer, strict=True)
-    return Size("window", tuple(int((share * side - 1) * step / fine) + 1 for side, step, fine in counts), finer)
+    return Size("window", tuple(round((share * side - 1) * step / fine) + 1 for side, step, fine in counts), finer)
 
 
 def phantom(size: Size, seed: int = 0) -> Volume:

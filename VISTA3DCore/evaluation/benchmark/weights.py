@@ -45,11 +45,8 @@ def structure(network: nn.Module, config: ModelConfig, seed: int = 0) -> None:
     features, labels = _seen(network, config, seed)
     classes = [one.index for one in catalogue(config.label_set).everything]
     targets = np.where(labels[:, None] == np.array(classes), 1.0, -1.0)
-    basis = np.linalg.svd(features, full_matrices=False)[2][: config.width // 2 - 1].T
-    seen = features @ basis
-    # A few voxels of an organ must count as much as all of the air around it.
-    vectors = [_fitted(seen, target, _balanced(target > 0)) for target in targets.T]
-    write_class_vectors(network.class_head, classes, np.stack(vectors), basis)
+    vectors = np.stack([_fitted(features, target, _weights(target > 0)) for target in targets.T])
+    write_class_vectors(network.class_head, classes, *_of_lower_rank(vectors, features, config.width // 2 - 1))
 
 
 def _seen(network: nn.Module, config: ModelConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -62,10 +59,13 @@ def _seen(network: nn.Module, config: ModelConfig, seed: int) -> tuple[np.ndarra
     return features[::step].astype(np.float64), labels.ravel()[::step]
 
 
-def _balanced(inside: np.ndarray) -> np.ndarray:
-    """Return weights under which the voxels inside count as much as those outside."""
+def _weights(inside: np.ndarray) -> np.ndarray:
+    """Return weights between those that balance inside and outside and none at all.
+
+    Balanced, every organ would also be seen in noise; unweighted, small ones nowhere.
+    """
     share = inside.mean()
-    return np.where(inside, 0.5 / share, 0.5 / (1 - share)) if 0 < share < 1 else np.ones(len(inside))
+    return np.sqrt(np.where(inside, 0.5 / share, 0.5 / (1 - share))) if 0 < share < 1 else np.ones(len(inside))
 
 
 def _fitted(seen: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -76,6 +76,13 @@ def _fitted(seen: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndar
     return np.linalg.solve(normal, weighted.T @ target)
 
 
+def _of_lower_rank(vectors: np.ndarray, features: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return coordinates [K, rank] and basis [C, rank] whose product is close to the vectors in the scores it gives."""
+    scores = vectors @ (features.T @ features) @ vectors.T
+    main = np.linalg.eigh(scores)[1][:, -rank:]
+    return main, vectors.T @ main
+
+
 @torch.no_grad()
 def write_class_vectors(head: nn.Module, classes: list[int], vectors: np.ndarray, basis: np.ndarray) -> None:
     """Make a class head give chosen class vectors, exactly, although an MLP lies between embedding and vector.
@@ -83,7 +90,7 @@ def write_class_vectors(head: nn.Module, classes: list[int], vectors: np.ndarray
     The MLP is Linear, InstanceNorm over the C channels, GELU, Linear. An embedding (a, -a) has mean 0, and one more
     number in a gives all of them variance 1, so the norm changes nothing; and GELU(x) - GELU(-x) = x.
 
-    :param vectors: [K, C/2 - 1] in the basis; :param basis: [C, C/2 - 1].
+    :param vectors: [K, C/2 - 1], coordinates in the basis; :param basis: [C, C/2 - 1].
     """
     half = basis.shape[0] // 2
     lengths = np.square(vectors).sum(axis=1)
