@@ -18,6 +18,8 @@ from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import ClassScores, LabelMap
+from VISTA3DCore.inference.device_restoration import DeviceRestorer
+from VISTA3DCore.inference.feature_map import BatchingBackend
 from VISTA3DCore.inference.restoration import NearestRestorer
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.inference.session import Session
@@ -96,10 +98,10 @@ class OurSide:
     def profiled(self, watch: Stopwatch) -> dict[str, Any]:
         """Run "everything" once with the network, labels and restoration counted apart; waiting makes it slower."""
         methods = [
-            (self._segmenter.backend, "automatic_features", "network"),
+            *((self._segmenter.backend, name, "network") for name in self._passes()),
             (ClassScores, "score", "class scores"),
-            (LabelMap, "take", "labels"),
-            (NearestRestorer, "result", "restoration"),
+            *((owner, "take", "labels") for owner in (LabelMap, DeviceRestorer)),
+            *((owner, "result", "restoration") for owner in (NearestRestorer, DeviceRestorer)),
         ]
         with counted_methods(watch, methods):
             return self._automatic("everything", watch)
@@ -118,9 +120,15 @@ class OurSide:
             actions[f"{scenes.CLICK} {count}"] = lambda number, watch, count=count: self._click(count, number, watch)
         return actions
 
+    def _passes(self) -> list[str]:
+        """Return the methods that run the network over windows; the last one is what a whole run calls."""
+        batching = isinstance(self._segmenter.backend, BatchingBackend)
+        return ["automatic_features", *(["automatic_features_batch"] if batching else [])]
+
     def _window(self, watch: Stopwatch) -> dict[str, Any]:
+        run = getattr(self._segmenter.backend, self._passes()[-1])
         with watch.stage("network"):
-            self._segmenter.backend.automatic_features(self._patch)
+            run(self._patch)
         return {}
 
     def _automatic(self, structures: str | list[int], watch: Stopwatch) -> dict[str, Any]:
