@@ -107,6 +107,7 @@ class TestAWholeRun:
         (["--sides", "theirs"], "no side 'theirs'"),
         (["--size", "huge"], "is no size"),
         (["--size", ""], "Nothing to segment was named"),
+        (["--image", "nowhere.nii.gz"], "no file or folder 'nowhere.nii.gz'"),
         (["--repetitions", "0"], "at least one repetition"),
     ],
 )

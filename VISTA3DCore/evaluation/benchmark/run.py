@@ -79,6 +79,9 @@ class Plan:
         on_volumes = {*_ON_VOLUMES, scenes.MEMORY} & set(self.measures)
         if on_volumes and not (self.sizes or self.images):
             raise InputError("Nothing to segment was named; give --size or --image.")
+        for path in self.images:
+            if not path.exists():
+                raise InputError(f"There is no file or folder '{path}'.")
         if self.repetitions < 1 or self.warmups < 0 or self.threads < 1:
             raise InputError("Give at least one repetition and one thread, and no negative number of warm-ups.")
 
@@ -167,11 +170,12 @@ class _Run:
         for measure in self._plan.measures:
             if measure not in (*_ON_VOLUMES, scenes.MEMORY):
                 yield measure, _NO_VOLUME, ""
-        for name, path in self._volumes():
-            yield from ((measure, name, path) for measure in self._plan.measures if measure in _ON_VOLUMES)
+        on_volumes = [measure for measure in self._plan.measures if measure in _ON_VOLUMES]
+        for name, path in self._volumes() if on_volumes else ():
+            yield from ((measure, name, path) for measure in on_volumes)
 
     def _volumes(self) -> Iterator[tuple[str, str]]:
-        """Yield names and files of the volumes, each painted or converted when its turn has come."""
+        """Yield names and files of the volumes; what is not there yet is painted or converted."""
         for number, source in enumerate((*self._plan.sizes, *self._plan.images)):
             path = self._folder / f"volume-{number}.nii.gz"
             if not path.exists():

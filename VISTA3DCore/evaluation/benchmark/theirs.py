@@ -41,6 +41,8 @@ class ReferenceSide:
         half = self.device.type == "cuda" if name.precision == "auto" else name.precision == "float16"
         if half and self.device.type != "cuda":
             raise DeviceError("The reference computes in float16 on CUDA devices only.")
+        # By default cuDNN rounds float32 convolutions to TF32; what the others are compared with must be float32.
+        torch.backends.cudnn.allow_tf32 = False
         self._config, state = load_checkpoint(ModelStore().resolve(scene.model))
         network = build_network(self._config)
         network.load_state_dict(state)
