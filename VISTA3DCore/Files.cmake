@@ -78,7 +78,9 @@ set(CORE_SCRIPTS
   VISTA3DCore/evaluation/summary.py
   VISTA3DCore/evaluation/windowed.py
   VISTA3DCore/imaging/__init__.py
+  VISTA3DCore/imaging/averaging.py
   VISTA3DCore/imaging/clicks.py
+  VISTA3DCore/imaging/compression.py
   VISTA3DCore/imaging/dicom.py
   VISTA3DCore/imaging/geometry.py
   VISTA3DCore/imaging/itk.py
@@ -99,6 +101,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/__init__.py
   VISTA3DCore/inference/answers.py
   VISTA3DCore/inference/automatic.py
+  VISTA3DCore/inference/body.py
   VISTA3DCore/inference/click_cache.py
   VISTA3DCore/inference/click_growth.py
   VISTA3DCore/inference/click_restoration.py
@@ -114,13 +117,18 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/feature_map.py
   VISTA3DCore/inference/guidance.py
   VISTA3DCore/inference/interactive.py
+  VISTA3DCore/inference/locating.py
   VISTA3DCore/inference/morphology.py
   VISTA3DCore/inference/patches.py
   VISTA3DCore/inference/preprocessing.py
+  VISTA3DCore/inference/progressive.py
   VISTA3DCore/inference/refinement.py
   VISTA3DCore/inference/region.py
   VISTA3DCore/inference/restoration.py
+  VISTA3DCore/inference/retention.py
+  VISTA3DCore/inference/scope.py
   VISTA3DCore/inference/segmenter.py
+  VISTA3DCore/inference/segmenting.py
   VISTA3DCore/inference/session.py
   VISTA3DCore/inference/transfers.py
   VISTA3DCore/inference/windows.py

@@ -42,6 +42,17 @@ def test_everything_at_once(vista3d: Callable, ct_file: Path, tiny_model: Path, 
     assert imread(out / "a.png").shape[0] > 500
 
 
+def test_shortcuts_are_told_in_the_result(vista3d: Callable, ct_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = vista3d(
+        "segment", ct_file, "-o", tmp_path / "a.seg.nrrd", "-c", "liver", "-m", tiny_model, "--body-crop", "--localize",
+        "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    provenance = json.loads(result.stdout)["provenance"]
+    assert (provenance["body_crop"], provenance["localize"]) == ("yes", "yes")
+    assert "VISTA3D.localize:yes" in (tmp_path / "a.seg.nrrd").read_bytes()[:20_000].decode("latin-1")
+
+
 def test_labels_lie_on_the_input_grid_and_agree_with_the_statistics(
     vista3d: Callable, ct_file: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -96,7 +96,7 @@ def test_presets_have_features_of_their_own(session, segmenter):
 
 
 def test_what_does_not_fit_is_streamed_and_forgotten(session, segmenter, monkeypatch):
-    monkeypatch.setattr("VISTA3DCore.inference.session.RETAINED_SHARE", 0.0)
+    monkeypatch.setattr("VISTA3DCore.inference.retention.RETAINED_SHARE", 0.0)
     session.segment("liver")
     first = passes(segmenter)
     session.segment("spleen")

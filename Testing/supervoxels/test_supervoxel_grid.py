@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from VISTA3DCore.imaging.averaging import averaged, coarse_edges
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.supervoxels.grid import WorkingGrid, averaged, body_mask, coarse_edges, working_grid
+from VISTA3DCore.supervoxels.grid import WorkingGrid, body_mask, working_grid
 from VISTA3DCore.supervoxels.restoring import restore
 
 

@@ -91,6 +91,11 @@ class TestOnARealCt:
         options = {"restoration": "smooth", "roi": region, "streaming": True}
         assert_same(remote.segment("liver", **options), local.segment("liver", **options))
 
+    @pytest.mark.filterwarnings("ignore::VISTA3DCore.errors.SlowerWarning")
+    def test_options_that_save_work(self, local, remote):
+        options = {"body_crop": True, "localize": True, "streaming": True}
+        assert_same(remote.segment("liver", **options), local.segment("liver", **options))
+
     def test_reports_progress(self, remote):
         updates = []
         remote.segment("liver", preset="paper", progress=updates.append)

@@ -75,6 +75,8 @@ class Wishes:
     preset: str = "bundle"
     restoration: str = "nearest"
     roi: Region | None = None
+    body_crop: bool = False
+    localize: bool = False
     engine: Engine = Engine.in_process
     runtime: str = "auto"
     precision: str = "auto"
@@ -170,6 +172,8 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
                 roi=wishes.roi,
                 progress=progress.part(0.08, 1.0),
                 streaming=True,
+                body_crop=wishes.body_crop,
+                localize=wishes.localize,
             )
         seconds = time.monotonic() - started
         return Outcome(segmentation, str(segmenter.device), segmenter.device_reason, seconds)

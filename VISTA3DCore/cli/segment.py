@@ -90,6 +90,15 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
         Corners | None,
         typer.Option("--roi", metavar="R A S R A S", help="Only this box: minimum and maximum corner in RAS mm."),
     ] = None,
+    body_crop: Annotated[
+        bool, typer.Option("--body-crop", help="Leave out table and air: faster, labels may differ a little.")
+    ] = False,
+    localize: Annotated[
+        bool,
+        typer.Option(
+            "--localize", help="Find the structures coarsely, work around them only: faster for a few of them."
+        ),
+    ] = False,
     format_: Annotated[Format | None, typer.Option("--format", "-f", help="Default: by the suffix of OUT.")] = None,
     statistics: Annotated[
         Path | None,
@@ -125,6 +134,8 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             preset=preset.value,
             restoration=restoration.value,
             roi=_region(roi),
+            body_crop=body_crop,
+            localize=localize,
             engine=engine_,
             runtime=runtime.value,
             precision=precision.value,

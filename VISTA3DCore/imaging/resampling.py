@@ -381,9 +381,18 @@ def _fill_separably(
 ) -> None:
     indices = [np.rint(sampler.line(axis)).astype(np.intp) - offset[axis] for axis in range(3)]
     inside = [np.flatnonzero((line >= 0) & (line < size)) for line, size in zip(indices, source.shape, strict=True)]
-    rows, columns = indices[0][inside[0]][:, None], indices[1][inside[1]]
+    if not all(line.size for line in inside):
+        return
+    # Coordinates run in one direction, so the voxels inside are a box of the result.
+    place = tuple(slice(line[0], line[-1] + 1) for line in inside[:2])
+    rows, columns = indices[0][inside[0]], indices[1][inside[1]]
+    plane, last = None, -1
     for k in inside[2]:
-        result[inside[0][:, None], inside[1], k] = source[:, :, indices[2][k]][rows, columns]
+        if indices[2][k] != last:  # neighbouring slices often come from the same one
+            last = indices[2][k]
+            # Two lookups along one axis each, i fastest, instead of one for every voxel.
+            plane = np.ascontiguousarray(source[:, :, last].T).take(columns, axis=0).take(rows, axis=1).T
+        result[(*place, k)] = plane
         progress.update((k + 1) / result.shape[2], "Restoring")
 
 

@@ -61,7 +61,9 @@ def _layers(
     known = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
     known[[index for index in wanted if index < len(known)]] = True
     base = labels.astype(dtype, order="F")
-    base[~known[labels]] = 0
+    if not known[1:].all():
+        for k in range(base.shape[2]):
+            base[:, :, k][~known[labels[:, :, k]]] = 0
     layers, place = [base], dict.fromkeys(wanted, 0)
     for index in sorted(wanted & set(masks)):
         mask = masks[index]
@@ -73,16 +75,27 @@ def _layers(
 
 
 def _extents(layer: np.ndarray) -> dict[int, str]:
-    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label, in one pass over the slices."""
+    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label, from the ends of the runs of equal labels."""
     present = [np.zeros((int(layer.max(initial=0)) + 1, size), dtype=bool) for size in layer.shape]
     for k in range(layer.shape[2]):
-        plane = layer[:, :, k].ravel(order="F")
-        voxels = np.flatnonzero(plane)
-        labels = plane[voxels]
-        present[0][labels, voxels % layer.shape[0]] = True
-        present[1][labels, voxels // layer.shape[0]] = True
+        labels, first, last = _runs(layer[:, :, k])
+        for voxels in (first, last):
+            present[0][labels, voxels % layer.shape[0]] = True
+        present[1][labels, first // layer.shape[0]] = True
         present[2][labels, k] = True
     return {int(label): _extent(label, present) for label in np.flatnonzero(present[2].any(axis=1))}
+
+
+def _runs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, first and last voxel (i fastest) of each run of one label along i; the background has none."""
+    flat = plane.ravel(order="F")
+    starts = np.empty(flat.shape, dtype=bool)
+    starts[1:] = flat[1:] != flat[:-1]
+    starts[:: plane.shape[0]] = True
+    first = np.flatnonzero(starts)
+    last = np.append(first[1:], flat.size) - 1
+    inside = flat[first] > 0
+    return flat[first][inside], first[inside], last[inside]
 
 
 def _extent(label: int, present: list[np.ndarray]) -> str:

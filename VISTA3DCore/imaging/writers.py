@@ -6,18 +6,16 @@ affine into the file.
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO
 
 import numpy as np
 
+from VISTA3DCore.imaging.compression import gzipped, zlibbed
 from VISTA3DCore.imaging.geometry import lps_to_ras, spacing_of
 
-# Label maps shrink a hundredfold at any level; higher ones only take longer.
-_COMPRESSION = 4
 _NIFTI_CODES = {"uint8": 2, "int16": 4, "uint16": 512}
 _NRRD_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short"}
 _META_TYPES = {"uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
@@ -37,13 +35,9 @@ def encode_nifti(
     :param affine: 4x4, voxel index -> RAS mm.
     :param description: up to 79 ASCII characters about the origin of the image.
     """
-    if compressed:
-        with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
-            encode_nifti(stream, array, affine, compressed=False, description=description)
-        return
-    file.write(_nifti_header(array, np.asarray(affine, dtype=np.float64), description))
-    for data in _slices(array):
-        file.write(data)
+    header = _nifti_header(array, np.asarray(affine, dtype=np.float64), description)
+    pieces = itertools.chain([header], _slices(array))
+    file.writelines(gzipped(pieces) if compressed else pieces)
 
 
 def _nifti_header(array: np.ndarray, affine: np.ndarray, description: str) -> bytes:
@@ -108,9 +102,7 @@ def encode_nrrd(file: BinaryIO, layers: list[np.ndarray], affine: np.ndarray, en
         *(f"{key}:={_one_line(value)}" for key, value in entries.items()),
     ]
     file.write(("\n".join(lines) + "\n\n").encode("utf-8"))
-    with gzip.GzipFile("", "wb", _COMPRESSION, file, mtime=0) as stream:
-        for data in _interleaved(layers) if several else _slices(first):
-            stream.write(data)
+    file.writelines(gzipped(_interleaved(layers) if several else _slices(first)))
 
 
 def _vector(values: Iterable[float]) -> str:
@@ -123,8 +115,7 @@ def _one_line(value: str) -> str:
 
 def encode_mha(file: BinaryIO, array: np.ndarray, affine: np.ndarray, entries: Mapping[str, str]) -> None:
     """Write a compressed MetaImage label map; ``entries`` become fields of its header."""
-    compressor = zlib.compressobj(_COMPRESSION)
-    data = b"".join([*map(compressor.compress, _slices(array)), compressor.flush()])
+    data = b"".join(zlibbed(_slices(array)))
     lps = lps_to_ras(affine)
     spacing = spacing_of(lps)
     fields = {

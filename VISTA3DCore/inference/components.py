@@ -45,6 +45,14 @@ def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarr
     return labels.transpose(np.argsort(order)), count
 
 
+def large_pieces(mask: np.ndarray, share: float, connectivity: int = 6) -> np.ndarray:
+    """Return a mask, bool [i, j, k], without the components smaller than a share of the largest one."""
+    labels, count = label_components(mask, connectivity)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes >= share * sizes.max(initial=0))[labels] & mask
+
+
 def memory_order(array: np.ndarray) -> tuple[int, ...]:
     """Return the axes of an array from the one with the largest steps in memory to the one with the smallest."""
     return tuple(np.argsort([-abs(stride) for stride in array.strides], kind="stable").tolist())

@@ -23,6 +23,8 @@ from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 
 STAGE = "Segmenting"
+# Less than any weight (at least 1e-3, see windows.py), more than none.
+_TINY = 1e-6
 
 Result = TypeVar("Result")
 
@@ -112,6 +114,22 @@ def slab_bytes(layout: WindowLayout, channels: int) -> int:
     return map_bytes(layout, channels) // layout.padded_shape[axis] * layout.window[axis]
 
 
+def zero_sums(channels: int, shape: Sequence[int], device: torch.device | str, channels_last: bool) -> torch.Tensor:
+    """Return zeros [C, x, y, z] that lie in memory as the features do."""
+    if channels_last:
+        return torch.zeros((*shape, channels), device=device).movedim(-1, 0)
+    return torch.zeros((channels, *shape), device=device)
+
+
+@torch.inference_mode()
+def normalised(sums: torch.Tensor, weight: torch.Tensor, layout: WindowLayout) -> torch.Tensor:
+    """Divide sums of features [C, x, y, z] by their weight [x, y, z], in place, and return them.
+
+    Where no window ran, features are zero, and so is every score: background.
+    """
+    return sums.div_(weight.clamp(min=_TINY) if layout.skipped else weight)
+
+
 class Slab:
     """Sums of weighted window features over the planes [first, first + depth) of the padded volume.
 
@@ -129,10 +147,7 @@ class Slab:
         shape = list(layout.padded_shape)
         shape[layout.slab_axis] = depth
         self._layout, self._axis, self._first = layout, layout.slab_axis, 0
-        if channels_last:
-            self.sums = torch.zeros((*shape, channels), device=device).movedim(-1, 0)
-        else:
-            self.sums = torch.zeros((channels, *shape), device=device)
+        self.sums = zero_sums(channels, shape, device, channels_last)
         self.total_weight = torch.zeros(shape, device=device)
         self._window_weights = layout.weights(device)
 
@@ -162,7 +177,7 @@ class Slab:
     def finish(self, start: int, stop: int) -> torch.Tensor:
         """Normalise the planes [start, stop) in place and return them, [C, x, y, z] of the padded volume."""
         planes = self.sums.narrow(1 + self._axis, start - self._first, stop - start)
-        return planes.div_(self.total_weight.narrow(self._axis, start - self._first, stop - start))
+        return normalised(planes, self.total_weight.narrow(self._axis, start - self._first, stop - start), self._layout)
 
     def advance(self, first: int) -> None:
         """Drop the planes before ``first``."""
@@ -214,6 +229,9 @@ class FeaturePass:
         """
         if dtype == torch.float32:
             return self._retain_in_place(progress)
+        return self._retain_copies(progress, dtype)
+
+    def _retain_copies(self, progress: Progress, dtype: torch.dtype) -> FeatureMap:
         axis, shape = self._layout.slab_axis, (self._backend.config.width, *self._layout.shape)
         features, boundaries = None, [0]
         for block in self.stream(progress):
@@ -221,7 +239,7 @@ class FeaturePass:
                 features = torch.empty(shape, dtype=dtype, device=block.features.device)
             features.narrow(1 + axis, block.start, block.stop - block.start).copy_(block.features)
             boundaries.append(block.stop)
-        return FeatureMap(features, axis, tuple(boundaries))
+        return FeatureMap(features, axis, tuple(sorted(boundaries)))
 
     def _retain_in_place(self, progress: Progress) -> FeatureMap:
         axis = self._layout.slab_axis
@@ -236,14 +254,22 @@ class FeaturePass:
         for layer, (start, stop) in zip(layout.layers, pairwise(layout.boundaries), strict=True):
             if rolling and start:
                 self._slab.advance(start)
-            waiting = list(layer)
-            while waiting:
-                self._report(done, progress)
-                left = len(waiting)
-                self._attempt(lambda waiting=waiting: self._add(waiting))
-                done += left - len(waiting)
+            for added in self._run_layer(layer, done, progress):
+                done += added
             yield self._cropped(self._slab.finish(start, stop), start, stop)
         self._report(done, progress)
+
+    def _run_layer(self, layer: Sequence[Shape], done: int, progress: Progress) -> Iterator[int]:
+        """Run a layer's windows; yield how many were added each time.
+
+        :param done: windows that ran before.
+        """
+        waiting = list(layer)
+        while waiting:
+            self._report(done + len(layer) - len(waiting), progress)
+            left = len(waiting)
+            self._attempt(lambda: self._add(waiting))
+            yield left - len(waiting)
 
     def _report(self, done: int, progress: Progress) -> None:
         total = len(self._layout.windows)

@@ -10,7 +10,7 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import Region, to_region
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
 
-__all__ = ["context_box", "cut_to_region", "to_region"]
+__all__ = ["context_box", "cut_to_region", "grown", "to_region"]
 
 # Context around a region: at least this share of a window on every side (24 mm with the released model).
 _CONTEXT = 1 / 8
@@ -39,13 +39,14 @@ def context_box(
         box = region.voxel_box(grid.affine, shape)
     except InputError:
         return None
-    return tuple(_grown(part, size, side) for part, size, side in zip(box, shape, window, strict=True))
+    sides = zip(box, shape, window, strict=True)
+    return tuple(grown(part, size, side, int(side * _CONTEXT)) for part, size, side in sides)
 
 
-def _grown(part: slice, size: int, side: int) -> slice:
-    margin = int(side * _CONTEXT)
+def grown(part: slice, size: int, side: int, margin: int) -> slice:
+    """Return a range of voxels with a margin, at least ``side`` voxels long where the axis of ``size`` voxels is."""
     start, stop = part.start - margin, part.stop + margin
-    missing = max(side - (stop - start), 0)
+    missing = max(min(side, size) - (stop - start), 0)
     start, stop = start - missing // 2, stop + missing - missing // 2
     shift = max(-start, 0) - max(stop - size, 0) if stop - start <= size else 0
     return slice(max(start + shift, 0), min(stop + shift, size))

@@ -60,15 +60,15 @@ class NearestRestorer:
 
     def __init__(self, scores: ClassScores, grids: Grids) -> None:
         self._grids = grids
-        self._map = LabelMap(scores, grids.model_shape)
-        self.take = self._map.take
+        self.map = LabelMap(scores, grids.model_shape)
+        self.take = self.map.take
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        share = 1.0 / (1 + len(self._map.masks))
-        labels = self._restored(self._map.labels, progress.part(0.0, share))
+        share = 1.0 / (1 + len(self.map.masks))
+        labels = self._restored(self.map.labels, progress.part(0.0, share))
         masks = {
             index: self._restored(mask, progress.part(share * number, share * (number + 1)))
-            for number, (index, mask) in enumerate(self._map.masks.items(), start=1)
+            for number, (index, mask) in enumerate(self.map.masks.items(), start=1)
         }
         return labels, masks
 
@@ -132,7 +132,7 @@ class SmoothRestorer:
     _last: _Plane | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._map = LabelMap(self.scores, self.grids.model_shape)
+        self.map = LabelMap(self.scores, self.grids.model_shape)
         self._lines = model_lines(self.grids)
         permutation, _ = ras_orientation(self.grids.target_affine)
         shape = self.grids.target_shape
@@ -143,7 +143,7 @@ class SmoothRestorer:
 
     def take(self, block: Block, progress: Progress | None = None) -> None:
         """Label the block on the model grid, then every input plane between its planes."""
-        self._map.take(block, progress)
+        self.map.take(block, progress)
         line = self._lines[block.axis]
         for number in np.flatnonzero((line.high >= block.start) & (line.high < block.stop)):
             Progress.of(progress).check()
@@ -160,8 +160,8 @@ class SmoothRestorer:
         if number < block.start:
             return self._last
         features = block.features.select(1 + block.axis, int(number) - block.start)
-        masks = [np.take(mask, number, axis=block.axis) for mask in self._map.masks.values()]
-        return _Plane(features, np.take(self._map.labels, number, axis=block.axis), masks)
+        masks = [np.take(mask, number, axis=block.axis) for mask in self.map.masks.values()]
+        return _Plane(features, np.take(self.map.labels, number, axis=block.axis), masks)
 
     def _restore_plane(self, axis: int, target: int, lower: _Plane, upper: _Plane, weight: float) -> None:
         rows, columns = (line for number, line in enumerate(self._lines) if number != axis)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -14,32 +15,38 @@ from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.automatic import ClassScores, score_block
+from VISTA3DCore.inference.automatic import score_block
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
-from VISTA3DCore.inference.device_memory import sums_fit
-from VISTA3DCore.inference.devices import free_memory
-from VISTA3DCore.inference.feature_map import Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
 from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
-from VISTA3DCore.inference.preprocessing import Box, ModelGrid
-from VISTA3DCore.inference.region import context_box, cut_to_region, to_region
-from VISTA3DCore.inference.restoration import RESTORERS, Grids
-from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter, lookup
-from VISTA3DCore.inference.windows import Preset, WindowLayout, find_preset
+from VISTA3DCore.inference.preprocessing import ModelGrid
+from VISTA3DCore.inference.region import to_region
+from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter
+from VISTA3DCore.inference.segmenting import AutomaticRequest, AutomaticRuns, Results
+from VISTA3DCore.inference.windows import find_preset
 from VISTA3DCore.progress import Progress
 
-# A feature map is retained while all retained maps of a session take at most this share of the free memory.
-RETAINED_SHARE = 0.25
-
 Structures = str | int | Structure | Iterable[str | int | Structure]
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What is known of a result while windows run.
+
+    :param fraction: the windows that have run, of all; 0: coarse labels only.
+    :param segmentation: makes the segmentation as it is now; takes about as long as reading a volume.
+    """
+
+    fraction: float
+    segmentation: Callable[[], Segmentation]
 
 
 class Session:
     """One opened volume: preprocessed once, with the features of the runs so far.
 
-    Features are kept for each preset (and region) while they fit, see :data:`RETAINED_SHARE`; then every further
-    structure needs no network.
+    Features are kept for each preset (and region) while they fit (:mod:`VISTA3DCore.inference.retention`); then every
+    further structure needs no network.
     """
 
     def __init__(
@@ -51,10 +58,10 @@ class Session:
         click_dtype: torch.dtype,
         click_cache_bytes: int | None,
     ) -> None:
-        self._segmenter, self._grid, self._dtype = segmenter, grid, feature_dtype
+        self._segmenter, self._grid = segmenter, grid
         self._click_dtype, self._click_cache_bytes = click_dtype, click_cache_bytes
         self._affine, self._shape = volume.affine, volume.shape
-        self._features: dict[tuple[str, tuple], FeatureMap] = {}
+        self._automatic = AutomaticRuns(segmenter.backend, grid, volume.affine, volume.shape, feature_dtype)
         self._closed = False
 
     def __enter__(self) -> Session:
@@ -65,7 +72,7 @@ class Session:
 
     def free_caches(self) -> None:
         """Drop the features and the encoded windows; what needs them computes them anew, with the same result."""
-        self._features.clear()
+        self._automatic.features.clear()
         if "_clicking" in self.__dict__:
             self._clicking.interaction.encoder.clear()
 
@@ -74,6 +81,7 @@ class Session:
         self.free_caches()
         self.__dict__.pop("_clicking", None)
         self._grid = ModelGrid(np.zeros((0, 0, 0), dtype=np.float32), self._grid.affine)
+        self._automatic = AutomaticRuns(self._segmenter.backend, self._grid, self._affine, self._shape, torch.float32)
         self._closed = True
 
     @property
@@ -81,7 +89,7 @@ class Session:
         """The preprocessed image [i, j, k] (RAS order, float32, [0, 1]) and its affine to RAS mm."""
         return self._grid.image, self._grid.affine
 
-    def segment(
+    def segment(  # noqa: PLR0913 - each parameter is an option
         self,
         structures: Structures,
         preset: str = "bundle",
@@ -89,6 +97,11 @@ class Session:
         roi: Region | Sequence[float] | None = None,
         progress: ProgressLike = None,
         streaming: bool | None = None,
+        *,
+        body_crop: bool = False,
+        localize: bool = False,
+        on_partial: Callable[[Partial], None] | None = None,
+        order_from: Sequence[float] | None = None,
     ) -> Segmentation:
         """Segment structures; one network pass per preset and region, none while its features are retained.
 
@@ -99,31 +112,39 @@ class Session:
         :param roi: a box in RAS mm to which the work is limited, with some context around it; nothing is
             segmented outside.
         :param streaming: True never retains features, False always does; by default they are retained if they fit.
+        :param body_crop: leave out table and air around the body; labels near the sides of windows may differ, see
+            Documentation/performance.md.
+        :param localize: look for the structures coarsely and work only around them; the whole volume is segmented
+            where a coarse look does not suffice (a warning says so).
+        :param on_partial: is called with coarse labels first, then after each window, from this thread; the final
+            result is the same as without it. Not called where the features are retained.
+        :param order_from: a place (RAS mm); with ``on_partial``, windows around its slice run first.
         :raises UnknownStructureError: if a structure is unknown or not in the model.
         :raises InputError: if an option is unknown or the region lies outside the volume.
         :raises Cancelled: if ``progress`` was cancelled; the session is as before.
         """
         self._require_open()
-        progress = Progress.of(progress)
         wanted = self._segmenter.catalogue.resolve(structures, self._segmenter.available)
         if not wanted:
             raise InputError("No structure was asked for; name at least one, or 'everything'.")
-        chosen, region = find_preset(preset), to_region(roi)
-        restorer_type = lookup(RESTORERS, restoration, "restoration")
-        box = context_box(region, self._grid, self._affine, self._shape, self._segmenter.config.window)
-        provenance = {**self._segmenter.provenance, "preset": chosen.name, "restoration": restoration}
-        if box is None:
-            labels, masks = self._nothing(wanted)
-        else:
-            scores = ClassScores(self._segmenter.backend, wanted)
-            grid = self._grid.crop(box)
-            restorer = restorer_type(scores, Grids(grid.affine, grid.image.shape, self._affine, self._shape))
-            for block in self._blocks(chosen, box, streaming, progress.part(0.0, 0.95)):
-                restorer.take(block, progress)
-            labels, masks = restorer.result(progress.part(0.95, 1.0))
-        if region is not None:
-            cut_to_region(region, self._affine, [labels, *masks.values()])
-        return Segmentation(labels, masks, wanted, self._affine.copy(), provenance)
+        shown = on_partial and (lambda part: on_partial(Partial(part.fraction, lambda: finished(part.results()))))
+        request = AutomaticRequest(
+            wanted,
+            find_preset(preset),
+            restoration,
+            to_region(roi),
+            streaming,
+            body_crop=body_crop,
+            localize=localize,
+            on_partial=shown,
+            order_from=order_from,
+        )
+
+        def finished(results: Results) -> Segmentation:
+            provenance = {**self._segmenter.provenance, **request.provenance}
+            return Segmentation(*results, wanted, self._affine.copy(), provenance)
+
+        return finished(self._automatic.segment(request, Progress.of(progress)))
 
     def scores(
         self, structure: str | int | Structure, preset: str = "bundle", progress: ProgressLike = None
@@ -138,7 +159,7 @@ class Session:
             raise InputError(f"Scores are given for one structure at a time; '{structure}' means {len(wanted)}.")
         vector = self._segmenter.backend.class_matrix([wanted[0].index])[0]
         result = np.empty(self._grid.image.shape, dtype=np.float32)
-        for block in self._blocks(find_preset(preset), self._whole, None, Progress.of(progress)):
+        for block in self._automatic.blocks(find_preset(preset), Progress.of(progress)):
             planes = [slice(None)] * 3
             planes[block.axis] = slice(block.start, block.stop)
             result[tuple(planes)] = score_block(block, vector)
@@ -238,52 +259,6 @@ class Session:
             raise InputError("A new object is known by its clicks alone; place a first click.")
         scores = self.scores(structure, progress=progress)
         return ScoreMap((0, 0, 0), scores, np.ones(scores.shape, dtype=bool))
-
-    @property
-    def _whole(self) -> Box:
-        return tuple(slice(0, size) for size in self._grid.image.shape)
-
-    def _blocks(self, preset: Preset, box: Box, streaming: bool | None, progress: Progress) -> Iterator[Block]:
-        """Hand out the features of a box: retained ones, or those of a network pass."""
-        key = preset.name, tuple((axis.start, axis.stop) for axis in box)
-        if key not in self._features:
-            layout = WindowLayout(self._grid.crop(box).image.shape, self._segmenter.config.window, preset)
-            retained = self._retains(layout, streaming)
-            run = self._pass(layout, box, map_bytes if retained else slab_bytes)
-            if not retained:
-                yield from run.stream(progress, self._dtype)
-                return
-            self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
-            progress = progress.part(0.9, 1.0)
-        features = self._features[key]
-        for block in features.blocks():
-            progress.update(block.start / features.boundaries[-1], "Labelling")
-            yield block
-
-    def _pass(self, layout: WindowLayout, box: Box, size_of_sums: Callable[[WindowLayout, int], int]) -> FeaturePass:
-        backend = self._segmenter.backend
-        image = torch.from_numpy(self._grid.crop(box).image)[None, None]
-        fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
-        return FeaturePass(backend, image, layout, backend.device if fits else "cpu")
-
-    def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
-        if streaming is not None:
-            return not streaming
-        present = sum(features.nbytes for features in self._features.values())
-        size = map_bytes(layout, self._segmenter.config.width, self._dtype)
-        return size <= RETAINED_SHARE * (free_memory(torch.device("cpu")) + present)
-
-    def _keep(self, key: tuple[str, tuple], features: FeatureMap) -> None:
-        """Retain a map; if the maps together exceed the budget, only this one."""
-        present = sum(other.nbytes for other in self._features.values())
-        if present and present + features.nbytes > RETAINED_SHARE * (free_memory(torch.device("cpu")) + present):
-            self._features.clear()
-        self._features[key] = features
-
-    def _nothing(self, structures: tuple[Structure, ...]) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Labels and masks of a region that holds air only."""
-        masks = {one.index: np.zeros(self._shape, dtype=bool) for one in structures if one.overlapping}
-        return np.zeros(self._shape, dtype=np.uint16), masks
 
     def _require_open(self) -> None:
         if self._closed:

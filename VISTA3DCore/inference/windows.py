@@ -72,11 +72,13 @@ class WindowLayout:
 
     :param shape: the volume's shape in voxels.
     :param window: sides of the window in voxels.
+    :param skipped: windows that hold nothing of interest and do not run, by their first voxels.
     """
 
     shape: Shape
     window: Shape
     preset: Preset
+    skipped: frozenset[Shape] = frozenset()
 
     @cached_property
     def padded_shape(self) -> Shape:
@@ -94,7 +96,7 @@ class WindowLayout:
     @cached_property
     def windows(self) -> list[Shape]:
         """First voxel of every window in MONAI's order (first axis slowest)."""
-        return list(itertools.product(*self.starts))
+        return [start for start in itertools.product(*self.starts) if start not in self.skipped]
 
     @cached_property
     def slab_axis(self) -> int:
@@ -105,13 +107,20 @@ class WindowLayout:
     @cached_property
     def layers(self) -> list[list[Shape]]:
         """The windows grouped by their start along the slab axis, in ascending order."""
-        ordered = sorted(self.windows, key=lambda window: window[self.slab_axis])
-        return [list(layer) for _, layer in itertools.groupby(ordered, key=lambda window: window[self.slab_axis])]
+        axis = self.slab_axis
+        return [[window for window in self.windows if window[axis] == start] for start in self.starts[axis]]
 
     @cached_property
     def boundaries(self) -> list[int]:
         """Planes along the slab axis: after layer i, the planes before boundaries[i + 1] are final."""
         return [*self.starts[self.slab_axis], self.padded_shape[self.slab_axis]]
+
+    def box_of(self, start: Shape) -> tuple[slice, slice, slice]:
+        """Return the voxels of the volume, padding left out, that a window covers."""
+        sides = zip(start, self.window, self.pad_before, self.shape, strict=True)
+        return tuple(
+            slice(max(first - before, 0), min(first - before + side, size)) for first, side, before, size in sides
+        )
 
     def pad(self, image: torch.Tensor) -> torch.Tensor:
         """Return the image [1, 1, x, y, z] padded to at least one window by repeating its border.

@@ -16,9 +16,10 @@ import torch
 from torch.nn.functional import interpolate, pad
 
 from VISTA3DCore.errors import OutputError
+from VISTA3DCore.imaging.averaging import coarse_edges
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.supervoxels.encoders import SliceEncoder
-from VISTA3DCore.supervoxels.grid import WorkingGrid, coarse_edges
+from VISTA3DCore.supervoxels.grid import WorkingGrid
 
 GPU_BATCH = 8
 

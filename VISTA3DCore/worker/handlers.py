@@ -190,9 +190,8 @@ class Handlers:
 
     def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
         session, started = self._session(params.session), time.monotonic()
-        found = session.segment(
-            params.structures, params.preset, params.restoration, params.roi, progress, params.streaming
-        )
+        asked = params.structures, params.preset, params.restoration, params.roi, progress, params.streaming
+        found = session.segment(*asked, body_crop=params.body_crop, localize=params.localize)
         engine_ms = _since(started)
         with self._results() as put:
             labels = put(found.labels, found.affine)

@@ -185,6 +185,8 @@ class SegmentParams(Params):
     restoration: str = "nearest"
     roi: Corners | None = None
     streaming: bool | None = None
+    body_crop: bool = False
+    localize: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,11 +82,15 @@ class RemoteSession:
         roi: Region | Sequence[float] | None = None,
         progress: ProgressLike = None,
         streaming: bool | None = None,
+        *,
+        body_crop: bool = False,
+        localize: bool = False,
     ) -> Segmentation:
         """As :meth:`VISTA3DCore.inference.session.Session.segment`."""
         from VISTA3DCore.imaging.segmentation import Segmentation
 
         params = segment_params(self._session, structures, preset, restoration, roi, streaming)
+        params = replace(params, body_crop=bool(body_crop), localize=bool(localize))
         found = self._client.call("segment", params, progress)
         warn_of(found.notes)
         labels, *masks = self._take(found.labels, *found.masks.values())

@@ -1,0 +1,106 @@
+"""Features of the runs so far: retained while they fit into memory, else computed as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from VISTA3DCore.inference.device_memory import sums_fit
+from VISTA3DCore.inference.devices import free_memory
+from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
+from VISTA3DCore.inference.preprocessing import Box, ModelGrid
+from VISTA3DCore.inference.progressive import Watched, WatchedPass, waiting_bytes
+from VISTA3DCore.inference.windows import WindowLayout
+from VISTA3DCore.progress import Progress
+
+# A feature map is retained while all retained maps of a session take at most this share of the free memory.
+RETAINED_SHARE = 0.25
+
+
+class FeatureStore:
+    """The features of one volume, by box and windows.
+
+    :param grid: what the network sees of the volume.
+    :param dtype: in which features are retained.
+    """
+
+    def __init__(self, backend: AutomaticBackend, grid: ModelGrid, dtype: torch.dtype) -> None:
+        self._backend, self._grid, self._dtype = backend, grid, dtype
+        self._features: dict[tuple, FeatureMap] = {}
+
+    def clear(self) -> None:
+        """Forget all features; they are computed anew when they are needed, with the same result."""
+        self._features.clear()
+
+    def has(self, box: Box, layout: WindowLayout) -> bool:
+        """Return whether the features of a box are retained."""
+        return _key(box, layout) in self._features
+
+    def blocks(
+        self,
+        box: Box,
+        layout: WindowLayout,
+        streaming: bool | None,
+        progress: Progress,
+        watched: Watched | None = None,
+    ) -> Iterator[Block]:
+        """Hand out the features of a box of the model grid: retained ones, or those of a network pass.
+
+        :param layout: the windows of the box.
+        :param streaming: True never retains, False always does, None does if they fit.
+        :param watched: in which order layers run, and who watches; blocks then come in another order, too.
+        """
+        key = _key(box, layout)
+        if key not in self._features:
+            retained = self._retains(layout, streaming)
+            run = self._pass(box, layout, map_bytes if retained else slab_bytes, watched)
+            if not retained:
+                yield from run.stream(progress, self._dtype)
+                return
+            self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
+            progress = progress.part(0.9, 1.0)
+        features = self._features[key]
+        for block in features.blocks():
+            progress.update(block.start / features.boundaries[-1], "Labelling")
+            yield block
+
+    def _pass(
+        self,
+        box: Box,
+        layout: WindowLayout,
+        size_of_sums: Callable[[WindowLayout, int], int],
+        watched: Watched | None,
+    ) -> FeaturePass:
+        backend = self._backend
+        image = torch.from_numpy(self._grid.crop(box).image)[None, None]
+        fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
+        place = backend, image, layout, backend.device if fits else "cpu"
+        if watched is None:
+            return FeaturePass(*place)
+        waiting = waiting_bytes(layout, backend.config.width)
+        if waiting > RETAINED_SHARE * free_memory(torch.device("cpu")):
+            watched = replace(watched, plane=None)
+        return WatchedPass(*place, watched)
+
+    def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
+        if streaming is not None:
+            return not streaming
+        size = map_bytes(layout, self._backend.config.width, self._dtype)
+        return size <= RETAINED_SHARE * (free_memory(torch.device("cpu")) + self._present)
+
+    def _keep(self, key: tuple, features: FeatureMap) -> None:
+        """Retain a map; if the maps together exceed the budget, only this one."""
+        present = self._present
+        if present and present + features.nbytes > RETAINED_SHARE * (free_memory(torch.device("cpu")) + present):
+            self._features.clear()
+        self._features[key] = features
+
+    @property
+    def _present(self) -> int:
+        return sum(features.nbytes for features in self._features.values())
+
+
+def _key(box: Box, layout: WindowLayout) -> tuple:
+    return tuple((axis.start, axis.stop) for axis in box), layout
