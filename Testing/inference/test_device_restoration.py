@@ -16,6 +16,8 @@ from VISTA3DCore.inference.feature_map import Block
 from VISTA3DCore.inference.restoration import Grids, NearestRestorer, nearest_restorer
 from VISTA3DCore.progress import Progress
 
+# On a CUDA device these are tests of the device, elsewhere of what stands in for it.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -11,7 +11,7 @@ from test_click_head import CONFIGS, NARROW, TOKENS, network_of, patch_of
 
 from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
-from VISTA3DCore.network.backends.cuda_start import TOLERANCES, UnusableError, modes, start, trial
+from VISTA3DCore.network.backends.cuda_start import TOLERANCES, Exercise, UnusableError, modes, start, trial
 from VISTA3DCore.network.backends.fused_network import Rebuilder
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
@@ -99,6 +99,15 @@ def test_every_image_stays_channels_last_so_that_the_kernels_suit():
     assert all(seen)
 
 
+def test_no_value_is_looked_at_on_the_host():
+    """A graph could not be captured otherwise; tensors without values raise an error when somebody looks."""
+    _, backend = both(device="meta")
+    features = backend.automatic_features_batch(torch.cat([patch_of(NARROW)] * 2))
+    assert features.shape == (2, 16, 32, 32, 32)
+    for tokens in TOKENS.values():
+        assert backend.click_scores(backend.click_features(patch_of(NARROW)), tokens).shape == (32, 32, 32)
+
+
 def test_on_the_cpu_goes_on_with_the_reference_itself():
     _, backend = both()
     other = backend.on("cpu")
@@ -125,13 +134,16 @@ def test_starting_takes_the_asked_precision_where_its_answer_is_right():
     assert start(network_of(NARROW), NARROW, CPU).precision == "float32"
 
 
-def test_a_wrong_answer_is_noticed():
-    reference, backend = both()
-    patch = patch_of(NARROW)
-    expected = reference.automatic_features(patch)
-    assert trial(backend, patch, expected) is None
-    assert "differs" in trial(backend, patch, expected.roll(1, dims=1))
-    assert "differs" in trial(backend, patch, torch.full_like(expected, torch.nan))
+@pytest.mark.parametrize("config", [NARROW, CONFIGS["wider clicks"], replace(NARROW, click_branch=False)])
+def test_a_wrong_answer_is_noticed(config):
+    _, backend = both(config)
+    exercise = Exercise.of(network_of(config), config)
+    assert trial(backend, exercise) is None
+    wrong = [replace(exercise, features=exercise.features.roll(1, dims=1))]
+    wrong.append(replace(exercise, features=torch.full_like(exercise.features, torch.nan)))
+    if config.click_branch:
+        wrong.append(replace(exercise, scores=exercise.scores.roll(1, dims=1)))
+    assert all("differs" in trial(backend, one) for one in wrong)
 
 
 class Broken(CudaBackend):

@@ -16,6 +16,8 @@ from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for, triton_kernels
 from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Normalisation
 
+# On a CUDA device these are tests of the device, elsewhere of what stands in for it.
+pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 LEAKY = Activation(slope=0.01)
 # Channels that divide into tiles, that do not, and more than one tile of them; voxels likewise.

@@ -56,7 +56,7 @@ class Mode:
 class CudaBackend:
     """Runs one network on one GPU. What it returns may be overwritten by its next call of the same kind.
 
-    :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns; it stays on the CPU.
+    :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns; it is moved to the CPU.
     :param config: the network's configuration.
     :param device: where to run; the weights of each branch are converted and moved there at its first use.
     :param kernels: which form of the kernels; by default what suits the device.

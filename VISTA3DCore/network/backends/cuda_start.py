@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -20,12 +20,42 @@ from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
 from VISTA3DCore.network.backends.cudnn import slow_in_half_precision
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.network.config import ModelConfig
 
 # Largest relative difference (root mean square) of features: several times what rounding makes of a window of two
 # voxels a side on the coarsest level, and far below what a wrong convolution makes of it.
 TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}
 _TENSOR_FLOAT_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Exercise:
+    """A small window and what PyTorch makes of it on the CPU in float32.
+
+    :param patch: [1, 1, x, y, z]; :param features: of the automatic branch.
+    :param click_features: invented ones of such a window; :param scores: for one click, or None without that branch.
+    """
+
+    patch: torch.Tensor
+    features: torch.Tensor
+    click_features: torch.Tensor
+    scores: torch.Tensor | None
+
+    @classmethod
+    def of(cls, network: nn.Module, config: ModelConfig) -> Exercise:
+        """Solve it on a window of two voxels a side on the coarsest level."""
+        side, reference = 2 ** len(config.blocks_down), TorchBackend(network, config, "cpu")
+        steps = torch.linspace(0, 3, side)
+        patch = (torch.sin(steps[:, None, None] * 2 + steps[:, None] * 3 + steps) / 2 + 0.5)[None, None]
+        half = patch[0, :, ::2, ::2, ::2] * 2 - 1
+        click_features = torch.cat([half.roll(shift, dims=1) for shift in range(config.click_features)])
+        scores = reference.click_scores(click_features, _click(side)) if config.click_branch else None
+        return cls(patch, reference.automatic_features(patch), click_features, scores)
+
+
+def _click(side: int) -> ClickTokens:
+    return ClickTokens(((side / 2, side / 2, side / 2),), (True,))
 
 
 class UnusableError(Exception):
@@ -39,12 +69,12 @@ def start(network: nn.Module, config: ModelConfig, device: torch.device, precisi
     :raises UnusableError: if no mode works. :raises UnknownLayerError: if the network cannot be rebuilt.
     """
     wished = Mode(_default(device) if precision == "auto" else precision)
-    expected = _expected(network, config)
+    exercise = Exercise.of(network, config)
     failures = []
     for mode in modes(wished, device):
         backend = CudaBackend(network, config, device, mode)
         try:
-            problem = trial(backend, *expected)
+            problem = trial(backend, exercise)
         except torch.OutOfMemoryError:
             # Nothing can be found out now. The work itself knows what to do when memory runs out.
             return backend
@@ -69,34 +99,26 @@ def modes(wished: Mode, device: torch.device) -> Iterator[Mode]:
         yield Mode("float32", channels_last=False)
 
 
-def trial(backend: CudaBackend, patch: torch.Tensor, expected: torch.Tensor) -> str | None:
-    """Return what is wrong with a backend's answer to a patch, or None.
-
-    :param expected: the features, float32, on the CPU.
-    """
+def trial(backend: CudaBackend, exercise: Exercise) -> str | None:
+    """Return what is wrong with a backend's answers, or None."""
     try:
-        found = backend.automatic_features(patch).cpu()
+        found = [backend.automatic_features(exercise.patch).cpu()]
+        if exercise.scores is not None:
+            found.append(backend.click_scores(exercise.click_features, _click(exercise.patch.shape[2])).cpu())
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
         return (str(error).splitlines() or ["it fails"])[0]
-    difference = ((found - expected).norm() / expected.norm()).item()
     tolerance = _TENSOR_FLOAT_TOLERANCE if backend.mode.tensor_float else TOLERANCES[backend.precision]
-    if math.isfinite(difference) and difference <= tolerance:
-        return None
-    return f"the answer differs by {difference:.2g}"
+    for answer, expected in zip(found, (exercise.features, exercise.scores), strict=False):
+        difference = ((answer - expected).norm() / expected.norm()).item()
+        if not (math.isfinite(difference) and difference <= tolerance):
+            return f"the answer differs by {difference:.2g}"
+    return None
 
 
 def _default(device: torch.device) -> str:
     return "float16" if device.type == "cuda" else "float32"
-
-
-def _expected(network: nn.Module, config: ModelConfig) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a patch, two voxels a side on the coarsest level, and its features as PyTorch computes them on the CPU."""
-    side = 2 ** len(config.blocks_down)
-    steps = torch.linspace(0, 3, side)
-    patch = (torch.sin(steps[:, None, None] * 2 + steps[:, None] * 3 + steps) / 2 + 0.5)[None, None]
-    return patch, TorchBackend(network, config, "cpu").automatic_features(patch)
 
 
 def _half_is_slow(device: torch.device, dtype: torch.dtype) -> bool:
