@@ -158,7 +158,7 @@ class Broken(CudaBackend):
 
 def test_wrong_convolutions_are_worked_around_and_the_user_is_told_once(monkeypatch):
     monkeypatch.setattr("VISTA3DCore.network.backends.cuda_start.CudaBackend", Broken)
-    with pytest.warns(SlowerWarning, match=r"computes wrongly.*TF32") as told:
+    with pytest.warns(SlowerWarning, match=r"wrong or slow.*TF32") as told:
         backend = start(network_of(NARROW), NARROW, CPU, "float16")
     assert len(told) == 1
     assert backend.mode == Mode("float32", tensor_float=True)
@@ -168,9 +168,10 @@ def test_wrong_convolutions_are_worked_around_and_the_user_is_told_once(monkeypa
 
 
 def test_modes_go_from_fast_to_safe():
-    assert next(modes(Mode("float16"), CPU)) == Mode("float16")
-    assert [mode.precision for mode in modes(Mode("float32"), CPU)] == ["float32"] * 2
-    assert not any(mode.tensor_float for mode in modes(FLOAT32, CPU))
+    assert next(modes(Mode("float16"))) == Mode("float16")
+    assert next(modes(Mode("float16"), slow=True)) == Mode("float32", tensor_float=True)
+    assert [mode.precision for mode in modes(FLOAT32)] == ["float32"] * 2
+    assert not any(mode.tensor_float for mode in modes(FLOAT32))
 
 
 @pytest.mark.parametrize("config", [NARROW, ModelConfig(), replace(NARROW, click_width=24)])
@@ -240,17 +241,18 @@ def test_on_a_real_device(precision, channels_last):
 @pytest.mark.gpu
 @needs_cuda
 def test_replayed_graphs_give_what_the_calls_give():
+    """Up to the rounding of float16: cuDNN may choose other algorithms for each of them."""
     _, replayed = both(mode=Mode(), device="cuda", batch=2)
     _, called = both(mode=Mode(), device="cuda", graphs=False)
     for seed in range(3):
         patches = torch.cat([patch_of(NARROW, seed), patch_of(NARROW, seed + 10)]).cuda()
         expected = called.automatic_features_batch(patches).float().cpu()
-        assert difference(replayed.automatic_features_batch(patches).float(), expected) < 2e-3
+        assert difference(replayed.automatic_features_batch(patches).float(), expected) < 1e-2
         sides = [called.click_image(called.click_features(one[None])) for one in patches]
         for side in (*sides, sides[0]):
             for tokens in TOKENS.values():
                 expected = called.click_scores(side, tokens).cpu()
-                assert difference(replayed.click_scores(side, tokens), expected) < 2e-3
+                assert difference(replayed.click_scores(side, tokens), expected) < 1e-2
 
 
 @pytest.mark.gpu

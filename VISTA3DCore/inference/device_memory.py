@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.feature_map import AutomaticBackend, slab_bytes
 from VISTA3DCore.inference.windows import WindowLayout
-from VISTA3DCore.network.backends.memory import WORKSPACE, activation_bytes, weight_bytes
+from VISTA3DCore.network.backends.memory import WORKSPACE, activation_bytes, device_budget, weight_bytes
 from VISTA3DCore.network.config import ModelConfig
 
 # Of a device of which no more is known than how much is free: sums may take this share, the network needs the rest.
@@ -30,13 +28,6 @@ def device_bytes(
     itemsize = _ITEMSIZES[precision]
     network = weight_bytes(config, itemsize) + activation_bytes(config, itemsize, batch) + WORKSPACE
     return network + (slab_bytes(layout, config.width) if sums is None else sums)
-
-
-def device_budget(device: torch.device) -> int:
-    """Return the bytes that this process may use on a CUDA device, those that it has already included."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    total, allowed = torch.cuda.mem_get_info(index)[1], torch.cuda.get_per_process_memory_fraction(index)
-    return min(free_memory(device) + torch.cuda.memory_reserved(device), int(allowed * total))
 
 
 def sums_fit(backend: AutomaticBackend, layout: WindowLayout, sums: int) -> bool:

@@ -20,7 +20,7 @@ from VISTA3DCore.network.backends.fused_click_head import FusedClickHead, Placed
 from VISTA3DCore.network.backends.fused_network import Decoder, Encoder, Rebuilder
 from VISTA3DCore.network.backends.graphs import GraphCache
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
-from VISTA3DCore.network.backends.memory import batch_for
+from VISTA3DCore.network.backends.memory import batch_for, device_budget
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide, Projections
 from VISTA3DCore.network.config import ModelConfig
@@ -192,7 +192,7 @@ class CudaBackend:
     def _default_batch(self) -> int:
         if self.device.type != "cuda":
             return 1
-        return batch_for(self.config, self.mode.dtype.itemsize, torch.cuda.mem_get_info(self.device)[0])
+        return batch_for(self.config, self.mode.dtype.itemsize, device_budget(self.device))
 
     def _convolutions(self) -> AbstractContextManager[None]:
         """Let cuDNN measure which of its algorithms is fastest; float32 stays exact unless the mode says otherwise."""

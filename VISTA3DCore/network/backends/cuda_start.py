@@ -70,8 +70,9 @@ def start(network: nn.Module, config: ModelConfig, device: torch.device, precisi
     """
     wished = Mode(_default(device) if precision == "auto" else precision)
     exercise = Exercise.of(network, config)
-    failures = []
-    for mode in modes(wished, device):
+    slow = wished.precision != "float32" and _half_is_slow(device, wished.dtype)
+    failures = [f"{wished.precision} is slower than float32"] if slow else []
+    for mode in modes(wished, slow):
         backend = CudaBackend(network, config, device, mode)
         try:
             problem = trial(backend, exercise)
@@ -79,21 +80,22 @@ def start(network: nn.Module, config: ModelConfig, device: torch.device, precisi
             # Nothing can be found out now. The work itself knows what to do when memory runs out.
             return backend
         if problem is None:
-            if failures:
-                _tell(failures, mode)
+            _tell(backend, failures)
             backend.forget()
             return backend
         failures.append(f"{mode.precision}: {problem}")
     raise UnusableError("; ".join(failures))
 
 
-def modes(wished: Mode, device: torch.device) -> Iterator[Mode]:
-    """Hand out the modes to try, the best first."""
-    half = wished.precision != "float32"
-    if not (half and _half_is_slow(device, wished.dtype)):
+def modes(wished: Mode, slow: bool = False) -> Iterator[Mode]:
+    """Hand out the modes to try, the best first.
+
+    :param slow: the wished precision is not worth trying.
+    """
+    if not slow:
         yield wished
         yield replace(wished, channels_last=False)
-    if half:
+    if wished.precision != "float32":
         yield Mode("float32", tensor_float=True)
         yield Mode("float32")
         yield Mode("float32", channels_last=False)
@@ -150,7 +152,13 @@ def _milliseconds(device: torch.device, dtype: torch.dtype) -> float:
     return min(times)
 
 
-def _tell(failures: list[str], mode: Mode) -> None:
-    how = "float32 rounded to TF32" if mode.tensor_float else mode.precision
-    sentence = f"This GPU's software computes wrongly in the fastest mode ({failures[0]}); {how} is used instead."
-    warnings.warn(sentence, SlowerWarning, stacklevel=4)
+def _tell(backend: CudaBackend, failures: list[str]) -> None:
+    """Say once what makes everything slower."""
+    sentences, mode = [], backend.mode
+    if failures:
+        how = "float32 rounded to TF32" if mode.tensor_float else mode.precision
+        sentences.append(f"This GPU's software is wrong or slow in the fastest mode ({failures[0]}); {how} is used.")
+    if backend.device.type == "cuda" and backend.kernels.name != "triton":
+        sentences.append(f"{backend.kernels.reason}; the GPU works without them, more slowly.")
+    if sentences:
+        warnings.warn(" ".join(sentences), SlowerWarning, stacklevel=4)

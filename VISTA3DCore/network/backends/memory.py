@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from VISTA3DCore.network.config import ModelConfig
 
 # Images of the finest level that exist at once, at most: the skip, a block's input, its two inner images, and what is
@@ -43,3 +45,11 @@ def batch_for(config: ModelConfig, itemsize: int, free: int) -> int:
     :param free: bytes that are free on the device.
     """
     return next((n for n in _BATCHES if activation_bytes(config, itemsize, n) <= _BATCH_SHARE * free), 1)
+
+
+def device_budget(device: torch.device) -> int:
+    """Return the bytes that this process may use on a CUDA device, those that it has already included."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    free, total = torch.cuda.mem_get_info(index)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(index) * total)
+    return min(free + torch.cuda.memory_reserved(index), allowed)
