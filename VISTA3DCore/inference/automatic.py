@@ -9,6 +9,7 @@ import torch
 
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
+from VISTA3DCore.inference.transfers import to_host
 from VISTA3DCore.network.backends.kernels.choice import kernels_for
 from VISTA3DCore.progress import Progress
 
@@ -38,46 +39,19 @@ class ClassScores:
         return self._matrix.device
 
     def classify(self, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels [n] (uint16) and masks [m, n] (bool) of voxels with features [C, n] (float32)."""
-        if features.device.type == "cpu":
-            return self.decide(self.score(features))
+        """Return labels [n] (uint16) and masks [m, n] (bool) of voxels with features [C, n] (float32).
+
+        Labels are catalogue indices, 0 where no exclusive score is positive; masks are where a score is. The first of
+        equal scores wins, as in ``VistaPostTransformd`` of monai/apps/vista3d/transforms.py.
+        """
         labels, masks = self.classify_there(features)
-        return labels.cpu().numpy().astype(np.uint16), masks.cpu().numpy()
+        return to_host(labels).astype(np.uint16), to_host(masks)
 
     @torch.inference_mode()
     def classify_there(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """As :meth:`classify`, with tensors on the features' device; labels are int16."""
         device = features.device
         return kernels_for(device).classify(features.T, self._matrix.to(device).T, self._values.to(device))
-
-    @torch.inference_mode()
-    def score(self, features: torch.Tensor) -> torch.Tensor:
-        """Return the scores [n, K], exclusive classes first, of voxels with features [C, n]."""
-        return features.T @ self._matrix.to(features.device)
-
-    @torch.inference_mode()
-    def decide(self, scores: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels (catalogue indices, 0 where no exclusive score is positive) and masks (positive scores).
-
-        The first of equal scores wins, as in ``VistaPostTransformd`` of monai/apps/vista3d/transforms.py.
-        """
-        count = len(self.exclusive)
-        return self._labels(scores[:, :count]), (scores[:, count:] > 0).T.cpu().numpy()
-
-    def _labels(self, scores: torch.Tensor) -> np.ndarray:
-        if not scores.shape[1]:
-            return np.zeros(scores.shape[0], dtype=np.uint16)
-        winner = _argmax(scores)
-        positive = scores.gather(1, winner[:, None])[:, 0] > 0
-        labels = self._values.to(scores.device)[winner] * positive
-        return labels.cpu().numpy().astype(np.uint16)
-
-
-def _argmax(scores: torch.Tensor) -> torch.Tensor:
-    """Return for each row the first column with the largest score; numpy's is the fastest on the CPU by far."""
-    if scores.device.type == "cpu":
-        return torch.from_numpy(np.argmax(scores.numpy(), axis=1))
-    return scores.argmax(dim=1)
 
 
 class LabelMap:

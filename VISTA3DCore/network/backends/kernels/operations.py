@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -96,9 +97,17 @@ def classify(features: torch.Tensor, matrix: torch.Tensor, values: torch.Tensor)
         scores = features[part] @ matrix.T
         masks[:, part] = scores[:, count:].T > 0
         if count:
-            best, winner = scores[:, :count].max(dim=1)
-            labels[part] = (values[winner] * (best > 0)).to(torch.int16)
+            winner = _winners(scores[:, :count])
+            positive = scores.gather(1, winner[:, None])[:, 0] > 0
+            labels[part] = (values[winner] * positive).to(torch.int16)
     return labels, masks
+
+
+def _winners(scores: torch.Tensor) -> torch.Tensor:
+    """Return for each row the first column with the largest score; numpy's is the fastest on the CPU by far."""
+    if scores.device.type == "cpu":
+        return torch.from_numpy(np.argmax(scores.numpy(), axis=1))
+    return scores.argmax(dim=1)
 
 
 def _parts(count: int) -> Iterator[slice]:
