@@ -96,6 +96,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/seg_nrrd.py
   VISTA3DCore/imaging/seg_reading.py
   VISTA3DCore/imaging/segmentation.py
+  VISTA3DCore/imaging/torch_sampler.py
   VISTA3DCore/imaging/volume.py
   VISTA3DCore/imaging/writers.py
   VISTA3DCore/inference/__init__.py

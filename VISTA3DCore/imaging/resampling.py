@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from VISTA3DCore.imaging.geometry import from_ras, ras_orientation, reoriented_affine, spacing_of
+from VISTA3DCore.imaging.torch_sampler import TorchSampler, base_grid, normalisation
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
 # monai.data.utils.AFFINE_TOL: spacings (mm) and matrices closer than this count as equal, and nothing is resampled.
@@ -245,7 +245,7 @@ def restoration_coordinates(
 
 def _inverse_sampler(
     model_affine: np.ndarray, model_shape: tuple[int, ...], target_affine: np.ndarray, target_shape: tuple[int, ...]
-) -> tuple[_TorchSampler, tuple[int, int, int]]:
+) -> tuple[TorchSampler, tuple[int, int, int]]:
     target_affine = np.array(target_affine, dtype=np.float64)
     permutation, flips = ras_orientation(target_affine)
     cropped_shape = tuple(model_shape[axis] for axis in np.argsort(permutation))
@@ -256,9 +256,9 @@ def _inverse_sampler(
     whole_affine, whole_shape = model_grid(target_affine, target_shape, spacing)
     offset = np.rint(np.linalg.solve(whole_affine, cropped_affine)[:3, 3])
     mapping = np.linalg.solve(_retraced(target_affine, whole_affine, offset, to_cropped), target_affine)
-    theta = _normalisation(whole_shape) @ mapping @ np.linalg.inv(_normalisation(target_shape))
-    grid = tuple(_torch_base_grid(size) for size in target_shape)
-    return _TorchSampler(theta, grid, whole_shape), tuple(int(index) for index in offset)
+    theta = normalisation(whole_shape) @ mapping @ np.linalg.inv(normalisation(target_shape))
+    grid = tuple(base_grid(size) for size in target_shape)
+    return TorchSampler(theta, grid, whole_shape), tuple(int(index) for index in offset)
 
 
 def _retraced(affine: np.ndarray, whole_affine: np.ndarray, offset: np.ndarray, to_cropped: np.ndarray) -> np.ndarray:
@@ -271,61 +271,6 @@ def _retraced(affine: np.ndarray, whole_affine: np.ndarray, offset: np.ndarray, 
     shift[:3, 3], shift_back[:3, 3] = offset, -offset
     to_model = np.linalg.solve(affine, whole_affine)
     return affine @ to_model @ shift @ to_cropped @ np.linalg.inv(to_cropped) @ shift_back
-
-
-@dataclass(frozen=True)
-class _TorchSampler:
-    """Coordinates on a source grid with the roundings of torch's ``affine_grid`` and ``grid_sample``.
-
-    :param theta: 4x4, normalised target -> normalised source coordinates.
-    :param grid: normalised coordinates of the target's voxels along its axes.
-    :param source_shape: shape of the source grid.
-    """
-
-    theta: np.ndarray
-    grid: tuple[np.ndarray, np.ndarray, np.ndarray]
-    source_shape: tuple[int, int, int]
-
-    def line(self, axis: int) -> np.ndarray:
-        """Source coordinates along one axis, leaving out what the two other axes contribute through rounding."""
-        return self._voxels(self.grid[axis] * self.theta[axis, axis] + self.theta[axis, 3], axis)
-
-    def plane(self, axis: int, k: int) -> np.ndarray:
-        """Source coordinates [i, j] along one axis for the target's slice ``k``, complete."""
-        row = self.theta[axis]
-        in_plane = self.grid[0][:, None] * row[0] + self.grid[1] * row[1]
-        return self._voxels(in_plane + self.grid[2][k] * row[2] + row[3], axis)
-
-    def decides_halves(self) -> bool:
-        """Whether a nearest neighbour depends on what :meth:`line` leaves out: voxels half-way between two others."""
-        for axis, size in enumerate(self.source_shape):
-            rest = (np.sum(np.abs(self.theta[axis, :3])) - abs(self.theta[axis, axis])) * size / 2.0
-            distance = np.abs(self.line(axis) % 1.0 - 0.5)
-            if rest > 0.0 and np.any(distance <= 1.01 * rest + 1e-9):
-                return True
-        return False
-
-    def _voxels(self, normalised: np.ndarray, axis: int) -> np.ndarray:
-        size = self.source_shape[axis]
-        return np.clip(((normalised + 1.0) * size - 1.0) / 2.0, 0.0, size - 1.0)
-
-
-def _normalisation(shape: tuple[int, ...]) -> np.ndarray:
-    """Map indices to [-1, 1] from outer edge to outer edge: monai.networks.utils.normalize_transform."""
-    sides = np.array(shape, dtype=np.float64)
-    result = np.diag(np.append(2.0 / sides, 1.0))
-    result[:3, 3] = 1.0 / sides - 1.0
-    return result
-
-
-def _torch_base_grid(size: int) -> np.ndarray:
-    """Return the centres of ``size`` cells of [-1, 1] as ``affine_grid`` makes them: fused multiply-add in linspace."""
-    if size == 1:
-        return np.zeros(1)
-    step = Fraction(2.0 / (size - 1))
-    rising = [float(-1 + step * index) for index in range(size // 2)]
-    falling = [float(1 - step * index) for index in range(size - size // 2)]
-    return np.array(rising + falling[::-1]) * (size - 1) / size
 
 
 def nearest_lines(
@@ -377,7 +322,7 @@ def restore_nearest(
 
 
 def _fill_separably(
-    result: np.ndarray, source: np.ndarray, sampler: _TorchSampler, offset: tuple[int, ...], progress: Progress
+    result: np.ndarray, source: np.ndarray, sampler: TorchSampler, offset: tuple[int, ...], progress: Progress
 ) -> None:
     indices = [np.rint(sampler.line(axis)).astype(np.intp) - offset[axis] for axis in range(3)]
     inside = [np.flatnonzero((line >= 0) & (line < size)) for line, size in zip(indices, source.shape, strict=True)]
@@ -397,7 +342,7 @@ def _fill_separably(
 
 
 def _fill_exactly(
-    result: np.ndarray, source: np.ndarray, sampler: _TorchSampler, offset: tuple[int, ...], progress: Progress
+    result: np.ndarray, source: np.ndarray, sampler: TorchSampler, offset: tuple[int, ...], progress: Progress
 ) -> None:
     for k in range(result.shape[2]):
         indices = [np.rint(sampler.plane(axis, k)).astype(np.intp) - offset[axis] for axis in range(3)]
