@@ -133,8 +133,8 @@ def truth(scene) -> dict[str, str]:
 
 
 def test_our_results_pass_the_gate(scene, truth):
-    name = parse_side("ours:torch:float32")
-    agreement = gate.judge(name, "float32", OurSide(parse_side("ours"), scene).gate(), truth)
+    name = parse_side("ours:torch")
+    agreement = gate.judge(name, "float32", OurSide(name, scene).gate(), truth)
 
     assert agreement.refused is None
     assert agreement.logits < 1e-4
@@ -146,7 +146,7 @@ def test_our_results_pass_the_gate(scene, truth):
 def test_a_side_with_other_results_is_refused_with_the_reason(tmp_path, scene, truth):
     weights.write_weights(tmp_path / "other.safetensors", "random", SMALL, seed=1)
     other = replace(scene, model=str(tmp_path / "other.safetensors"), folder=str(tmp_path))
-    agreement = gate.judge(parse_side("ours"), "float32", OurSide(parse_side("ours"), other).gate(), truth)
+    agreement = gate.judge(parse_side("ours"), "float32", OurSide(parse_side("ours:torch"), other).gate(), truth)
 
     assert "class logits of 'ours' differ from the reference's" in agreement.refused
     assert agreement.labels < 0.9

@@ -29,7 +29,7 @@ def report_png(report: BenchmarkReport) -> bytes:
     from matplotlib.figure import Figure
 
     groups = _groups(report)
-    height = max(4.5, 1.2 + 0.26 * sum(len(members) + 1 for members in groups.values()))
+    height = max(7.5, 1.2 + 0.26 * sum(len(members) + 1 for members in groups.values()))
     figure = Figure(figsize=(13.0, height), facecolor="white", layout="constrained")
     left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.0, 1.15)})
     colors = {side.name: _COLORS[number % len(_COLORS)] for number, side in enumerate(report.sides)}
@@ -52,17 +52,11 @@ def _draw_roof(axes: Axes, report: BenchmarkReport, colors: dict[str, str]) -> N
     """Rate of arithmetic against FLOP per byte: the slope is the memory's roof, the flat part the matrix products'."""
     threads = str(report.settings["threads"])
     bandwidth = report.roof["copy"][threads]
-    intensity = np.geomspace(0.1, 1e4, 200)
+    intensity = np.geomspace(1.0, 3e3, 200)
     for style, (dtype, rates) in zip(_STYLES, report.roof["gemm"].items(), strict=False):
         roof = np.minimum(intensity * bandwidth, rates[threads])
         axes.loglog(intensity, roof, style, color=_TEXT, linewidth=1.4, label=f"{dtype}: {rates[threads]:,.0f} GFLOP/s")
-    precisions = {side.name: side.about.get("precision", "float32") for side in report.sides}
-    measures = list(dict.fromkeys(one.measure for one in report.measurements))
-    for one in report.measurements:
-        if one.flops and one.values:
-            place = one.flops / (one.values * _BYTES[precisions[one.side]]), one.flops / one.seconds.median / 1e9
-            marker = _MARKERS[measures.index(one.measure) % len(_MARKERS)]
-            axes.loglog(*place, marker, color=colors[one.side], label=f"{one.measure}, {one.side}", markersize=7)
+    measures = _draw_points(axes, report, colors)
     axes.set_xlabel("FLOP per byte that must be moved", color=_FAINT, fontsize=9)
     axes.set_ylabel("GFLOP/s", color=_FAINT, fontsize=9)
     axes.set_title(
@@ -70,7 +64,33 @@ def _draw_roof(axes: Axes, report: BenchmarkReport, colors: dict[str, str]) -> N
     )
     axes.grid(color=_GRID, linewidth=0.8)
     axes.tick_params(colors=_TEXT, labelsize=8.5)
-    axes.legend(fontsize=7, frameon=False, labelcolor=_TEXT, loc="lower right")
+    axes.set_box_aspect(0.85)
+    axes.set_anchor("N")
+    _explain(axes, measures, colors)
+
+
+def _draw_points(axes: Axes, report: BenchmarkReport, colors: dict[str, str]) -> dict[str, str]:
+    """Draw what was achieved; return the marker of each measure."""
+    precisions = {side.name: side.about.get("precision", "float32") for side in report.sides}
+    shown = [one for one in report.measurements if one.flops and one.values]
+    measures = {name: _MARKERS[n % len(_MARKERS)] for n, name in enumerate(dict.fromkeys(one.measure for one in shown))}
+    for one in shown:
+        place = one.flops / (one.values * _BYTES[precisions[one.side]]), one.flops / one.seconds.median / 1e9
+        axes.loglog(*place, measures[one.measure], color=colors[one.side], markersize=8, alpha=0.75)
+    return measures
+
+
+def _explain(axes: Axes, measures: dict[str, str], colors: dict[str, str]) -> None:
+    """Put the legend below the roof: its lines, a marker for each measure, a colour for each side."""
+    from matplotlib.lines import Line2D
+
+    lines = axes.get_legend_handles_labels()[0]
+    markers = [Line2D([], [], color=_FAINT, marker=one, linestyle="", label=name) for name, one in measures.items()]
+    sides = [Line2D([], [], color=color, linewidth=6, label=name) for name, color in colors.items()]
+    axes.legend(
+        handles=[*lines, *markers, *sides], loc="upper left", bbox_to_anchor=(0.0, -0.14), ncols=2, frameon=False,
+        fontsize=8.5, labelcolor=_TEXT,
+    )  # fmt: skip
 
 
 def _draw_bars(axes: Axes, groups: dict[str, list[Measurement]], colors: dict[str, str]) -> None:

@@ -43,7 +43,7 @@ def _roof(report: BenchmarkReport) -> str:
     ]
     threads = list(report.roof["copy"])
     rows = [[name, *(f"{counts[count]:,.0f}" for count in threads)] for name, counts in rates]
-    return _table("What the hardware gives", ["", *(f"{count} threads" for count in threads)], rows)
+    return _table("What the hardware gives", ["", *(f"threads: {count}" for count in threads)], rows)
 
 
 def _gate(report: BenchmarkReport) -> str:
@@ -83,10 +83,9 @@ def _row(one: Measurement) -> list[str]:
     summary = one.seconds
     rate = _NOTHING if one.flops is None else f"{one.flops / summary.median / 1e9:,.0f}"
     stages = ", ".join(f"{name} {_seconds(seconds)}" for name, seconds in one.stages.items())
-    faster = _NOTHING if one.faster is None else f"{one.faster:.2f}"
     return [
         one.side, _seconds(summary.median), _seconds(summary.minimum), _quartiles(summary), str(summary.repetitions),
-        _seconds(summary.cold), _seconds(one.processor), rate, _percent(one.of_peak, 0), faster,
+        _seconds(summary.cold), _seconds(one.processor), rate, _percent(one.of_peak, 0), _times(one.faster),
         _percent(one.labels, 3), stages if len(one.stages) > 1 else _NOTHING,
     ]  # fmt: skip
 
@@ -139,6 +138,12 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return _NOTHING
     return f"{value:.1f}" if value >= 100 else f"{value:.3g}"
+
+
+def _times(value: float | None) -> str:
+    if value is None:
+        return _NOTHING
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _quartiles(summary: Summary) -> str:
