@@ -53,6 +53,37 @@ def test_shortcuts_are_told_in_the_result(vista3d: Callable, ct_file: Path, tiny
     assert "VISTA3D.localize:yes" in (tmp_path / "a.seg.nrrd").read_bytes()[:20_000].decode("latin-1")
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--runtime", "torch"), ("torch", "float32")),
+        (("--runtime", "openvino", "--precision", "float32"), ("openvino", "float32")),
+    ],
+)
+def test_the_runtime_is_the_one_asked_for_and_the_result_says_so(
+    vista3d: Callable,
+    ct_file: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    expected: tuple[str, str],
+) -> None:
+    output = tmp_path / "a.nii.gz"
+    result = vista3d(
+        "segment", ct_file, "-o", output, "-c", "liver", "-m", tiny_model, "--device", "cpu", *options, "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    provenance = json.loads(result.stdout)["provenance"]
+    assert (provenance["runtime"], provenance["precision"]) == expected
+    assert f"Runtime {expected[0]}, {expected[1]}: as asked for" in result.stderr
+
+
+def test_an_unknown_runtime_is_wrong_usage(vista3d: Callable, ct_file: Path, tmp_path: Path) -> None:
+    result = vista3d("segment", ct_file, "-o", tmp_path / "a.nii.gz", "--runtime", "tensorrt")
+    assert result.exit_code == 2
+    assert "openvino" in result.stderr
+
+
 def test_labels_lie_on_the_input_grid_and_agree_with_the_statistics(
     vista3d: Callable, ct_file: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
