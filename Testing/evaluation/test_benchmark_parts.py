@@ -186,12 +186,12 @@ def test_class_vectors_are_written_exactly():
 
 
 def test_a_process_that_ends_is_told_from_one_that_refuses(scene):
-    with SideProcess("ours", scene) as side:
+    with SideProcess("ours:torch", scene) as side:
         assert side.ask("about")["device"] == "cpu"
         with pytest.raises(SideError, match="KeyError"):
             side.ask("run", measure="nothing known", repetition=0)
         side._process.kill()
-        with pytest.raises(SideError, match="process of 'ours' ended with code"):
+        with pytest.raises(SideError, match="process of 'ours:torch' ended with code"):
             side.ask("about")
 
 
