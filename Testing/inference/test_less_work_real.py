@@ -13,8 +13,6 @@ from VISTA3DCore.evaluation.statistics import dice
 
 pytestmark = pytest.mark.slow
 
-FEW = ("liver", "spleen", "left kidney", "right kidney")
-
 
 class Counting:
     """Counts the windows of a backend."""
@@ -54,7 +52,7 @@ def test_body_crop_of_a_whole_field_of_view(segmenter, ct_data):
 
     assert fewer < 0.6 * windows
     assert np.mean(equal) > 0.9
-    assert dice(ordinary["liver"], cropped["liver"]) > 0.8
+    assert dice(ordinary["liver"], cropped["liver"]) > 0.7
 
 
 def test_body_crop_of_a_cropped_volume_is_the_ordinary_run(segmenter, ct_data):
@@ -67,13 +65,13 @@ def test_body_crop_of_a_cropped_volume_is_the_ordinary_run(segmenter, ct_data):
     np.testing.assert_array_equal(cropped.labels, ordinary.labels)
 
 
-@pytest.mark.parametrize("name", FEW)
-def test_localized_organs(segmenter, ct_data, name):
+def test_a_localized_liver(segmenter, ct_data):
     with segmenter.open(Volume.read(ct_data / "crlm_ct_1004_dicom")) as session, warnings.catch_warnings():
-        warnings.simplefilter("ignore", SlowerWarning)
-        ordinary, windows = run(segmenter, session, name)
-        localized, fewer = run(segmenter, session, name, localize=True)
-    agreement = dice(ordinary[name], localized[name])
-    print(f"{name}: {windows} -> {fewer} windows with the coarse look, Dice {agreement}")
+        warnings.simplefilter("error", SlowerWarning)
+        ordinary, windows = run(segmenter, session, "liver")
+        localized, fewer = run(segmenter, session, "liver", localize=True)
+    agreement = dice(ordinary["liver"], localized["liver"])
+    print(f"liver: {windows} -> {fewer} windows with the coarse look, Dice {agreement}")
 
-    assert agreement is None or agreement > 0.7
+    assert fewer < windows
+    assert agreement > 0.6

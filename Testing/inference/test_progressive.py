@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from reference_pipeline import TINY, CountingBackend, random_image, seeded_netwo
 from threshold_backend import ThresholdBackend
 
 from VISTA3DCore import Progress, Segmenter, Volume
-from VISTA3DCore.errors import Cancelled
+from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.inference.feature_map import FeaturePass
 from VISTA3DCore.inference.progressive import Watched, WatchedPass, outward, waiting_bytes
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
@@ -75,8 +77,6 @@ SHAPE, AFFINE = (40, 40, 90), np.diag([4.0, 4.0, 4.0, 1.0])
 
 @pytest.fixture
 def session():
-    from dataclasses import replace
-
     config = replace(TINY, spacing=(4.0, 4.0, 4.0), classes=(1, 3, 6, 26))
     image = (random_image(SHAPE, seed=5) * 900 - 400).astype(np.float32)
     return Segmenter(CountingBackend(seeded_network(config), config)).open(Volume(image, AFFINE))
@@ -122,6 +122,12 @@ def test_partial_results_know_what_they_are(session):
     assert [one.index for one in segmentation.structures] == [1, 26]
     assert not segmentation.labels[:8].any()
     assert segmentation.provenance["preset"] == "bundle"
+
+
+@pytest.mark.parametrize("place", [(1.0, 2.0), (0.0, 0.0, float("nan"))])
+def test_a_place_that_is_none_is_refused(session, place):
+    with pytest.raises(InputError, match="three finite numbers"):
+        session.segment("liver", on_partial=print, order_from=place)
 
 
 def test_retained_features_need_no_partial_results(session):

@@ -57,7 +57,7 @@ class AutomaticRequest:
     :param localize: work only around the structures, see :mod:`VISTA3DCore.inference.locating`.
     :param on_partial: is given each :class:`PartialResult`.
     :param order_from: RAS mm; with ``on_partial``, windows near this place run first.
-    :raises InputError: if there is no such restoration.
+    :raises InputError: if there is no such restoration, or the place is none.
     """
 
     structures: tuple[Structure, ...]
@@ -74,6 +74,10 @@ class AutomaticRequest:
         if self.restoration not in RESTORERS:
             known = ", ".join(RESTORERS)
             raise InputError(f"There is no restoration '{self.restoration}'; use one of: {known}.")
+        if self.order_from is not None:
+            place = np.asarray(self.order_from, dtype=float)
+            if place.shape != (3,) or not np.all(np.isfinite(place)):
+                raise InputError("The place to begin from needs three finite numbers: R A S in millimetres.")
 
     @property
     def provenance(self) -> dict[str, str]:
