@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
 from VISTA3DCore.training.click_sampling import first_clicks, next_clicks
-from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, trained_classes
+from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, shown_classes, trained_classes
 from VISTA3DCore.training.prompts import stack_clicks
 
 
@@ -53,6 +53,12 @@ def test_only_complete_cases_decide_which_classes_are_trained(tiny_model, labell
     partial = load_case(replace(labelled_case, complete=False, classes={7: (29,)}), tiny_model, 16)
 
     assert trained_classes([complete, partial], minimum_voxels=20) == (1,)
+
+
+def test_a_structure_that_is_named_but_not_shown_is_not_learned(tiny_model, labelled_case):
+    case = load_case(replace(labelled_case, classes={**labelled_case.classes, 9: (118,)}), tiny_model, 16)
+
+    assert shown_classes([case]) == {1, 28, 29}
 
 
 @given(seed=st.integers(0, 2**16), side=st.integers(1, 9))

@@ -339,3 +339,12 @@ def trained_classes(cases: Iterable[LoadedCase], minimum_voxels: int) -> tuple[i
         if case.case.complete:
             counts += np.bincount(case.label.ravel(), minlength=IGNORE + 1)
     return tuple(int(index) for index in np.flatnonzero(counts[:FIRST_UNION] >= minimum_voxels) if index > 0)
+
+
+def shown_classes(cases: Iterable[LoadedCase]) -> set[int]:
+    """Return the classes, and the members of unions, that the annotations of any case show."""
+    found: set[int] = set()
+    for case in cases:
+        codes = np.flatnonzero(np.bincount(case.label.ravel(), minlength=IGNORE + 1)[1:IGNORE]) + 1
+        found.update(member for code in codes.tolist() for member in case.meaning.members(code))
+    return found

@@ -19,7 +19,7 @@ from VISTA3DCore.network.store import ModelStore
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.caching import CaseStore
-from VISTA3DCore.training.datasets import Case, split_cases, trained_classes
+from VISTA3DCore.training.datasets import Case, shown_classes, split_cases, trained_classes
 from VISTA3DCore.training.loop import Task
 from VISTA3DCore.training.packaged import packaged_case
 from VISTA3DCore.training.patches import PatchSource, crop_side
@@ -162,6 +162,8 @@ def classes_of(
 ) -> tuple[tuple[int, ...] | None, tuple[int, ...]]:
     """Return the classes that the result knows (None: all of its label set), and those whose answers are kept.
 
+    Lists often name more structures than their cases show; what no case shows cannot be learned.
+
     :raises InputError: if the data show too little, or mean classes that the model cannot have.
     """
     named, known = _named(new), catalogue(config.label_set)
@@ -170,7 +172,7 @@ def classes_of(
     if start is not None:
         known = _leaves(start.config)
         told = recipe.prompts.drop_label < 1 and "class_vectors" not in recipe.frozen
-        added = named - set(known) if told else set()
+        added = (named - set(known)) & shown_classes(store) if told and named - set(known) else set()
         together = tuple(sorted({*known, *added}))
         everything = start.config.classes is None and not added
         return (None if everything else together), tuple(one for one in known if one not in named)
