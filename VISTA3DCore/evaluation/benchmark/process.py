@@ -20,8 +20,6 @@ from VISTA3DCore.evaluation.benchmark.scene import Scene
 class SideError(VistaError):
     """A side cannot be measured; the others can."""
 
-    code = "side"
-
 
 class SideProcess:
     """A side in a process of its own; a context manager that ends the process.
