@@ -13,6 +13,9 @@ from hypothesis import settings
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# OpenVINO compiles a network for seconds whenever one is loaded; tests of what 'auto' means unset this.
+os.environ.setdefault("VISTA3D_RUNTIME", "torch")
+
 # Times of property tests depend on the machine; continuous integration draws the same examples every time.
 settings.register_profile("project", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("project")

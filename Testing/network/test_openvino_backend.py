@@ -29,6 +29,11 @@ TOKENS = ClickTokens(((16.0, 16.0, 16.0), (3.0, 20.0, 9.0)), (True, False))
 CLASSES = TORCH.class_matrix(range(1, 118))
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_chosen_by_the_environment(monkeypatch):
+    monkeypatch.delenv("VISTA3D_RUNTIME", raising=False)
+
+
 @pytest.fixture(scope="module")
 def backend() -> OpenVinoBackend:
     return OpenVinoBackend(NETWORK, SMALL)

@@ -17,6 +17,11 @@ from VISTA3DCore.network.backends.selection import PRECISIONS, RUNTIMES, Runtime
 NETWORK = network_of()
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_chosen_by_the_environment(monkeypatch):
+    monkeypatch.delenv("VISTA3D_RUNTIME", raising=False)
+
+
 def test_the_command_line_offers_the_names_that_exist():
     assert tuple(one.value for one in Runtime) == RUNTIMES
     assert tuple(one.value for one in Precision) == PRECISIONS
@@ -26,6 +31,14 @@ def test_the_command_line_offers_the_names_that_exist():
 def test_unknown_names_are_refused_with_those_that_exist(option, name):
     with pytest.raises(InputError, match=f"no {option} '{name}'; use one of: auto"):
         choose_backend(NETWORK, SMALL, **{option: name})
+
+
+def test_the_environment_says_what_auto_means(monkeypatch):
+    monkeypatch.setenv("VISTA3D_RUNTIME", "torch")
+    assert choose_backend(NETWORK, SMALL)[0].runtime == "torch"
+    monkeypatch.setenv("VISTA3D_RUNTIME", "tensorrt")
+    with pytest.raises(InputError, match="no runtime 'tensorrt'"):
+        choose_backend(NETWORK, SMALL)
 
 
 def test_torch_by_name_is_torch_in_float32_without_a_warning():

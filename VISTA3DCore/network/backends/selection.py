@@ -6,6 +6,7 @@ wrong is replaced by PyTorch, with the same results.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -70,7 +71,8 @@ def choose_backend(
     :param network: what :func:`VISTA3DCore.network.architecture.build_network` returns, or a function that loads it;
         a runtime with its own copy of the weights then need not keep the network, and loads it again if it must.
     :param device: where to run, already checked.
-    :param runtime: one of :data:`RUNTIMES`; ``auto`` takes the fastest that gives the results of PyTorch.
+    :param runtime: one of :data:`RUNTIMES`; ``auto`` takes the one that ``VISTA3D_RUNTIME`` names, else the fastest
+        that gives the results of PyTorch.
     :param precision: one of :data:`PRECISIONS`; ``auto`` is float32 on processors and Apple's GPUs, float16 on CUDA.
     :raises InputError: for names that do not exist.
     """
@@ -78,6 +80,7 @@ def choose_backend(
 
     from VISTA3DCore.network.backends.processor import limit_threads
 
+    runtime = os.environ.get("VISTA3D_RUNTIME", runtime) if runtime == "auto" else runtime
     _check("runtime", runtime, RUNTIMES)
     _check("precision", precision, PRECISIONS)
     device = torch.device(device)
