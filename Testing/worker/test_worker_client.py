@@ -181,7 +181,8 @@ def test_the_helpers_speak_the_engines_types():
     region = [-1.0, -2.0, -3.0, 1.0, 2.0, 3.0]
 
     assert asked(client.initialize(Path("folder"), "test"))["shared_directory"] == "folder"
-    assert asked(client.load("mini")) == {"method": "load", "model": "mini", "device": "auto"}
+    chosen = dict.fromkeys(("device", "runtime", "precision"), "auto")
+    assert asked(client.load("mini")) == {"method": "load", "model": "mini", **chosen}
     assert asked(client.open(REF, "mini", "ct", "CT", "cpu"))["volume"] == REF.to_json()
     assert asked(client.segment("s", "liver"))["structures"] == ["liver"]
     found = asked(

@@ -24,8 +24,9 @@ from VISTA3DCore.progress import Progress
 # How much coarser a model looks with its own weights: less than a third of the windows, and what it was trained for
 # still looks alike.
 _COARSER = 1.5
-# The small model looks for one whose voxels are at least this much finer than its own.
-_WORTH_IT = 1.5
+# The small model looks for one whose voxels are at least this much finer than its own: it is weaker than a model that
+# looks for itself, and pays where that would take many times as long.
+_WORTH_IT = 2.0
 _SMALL_MODEL = "mini"
 # What a coarse result may miss of a structure on each side.
 _MARGIN_MM = 20.0
