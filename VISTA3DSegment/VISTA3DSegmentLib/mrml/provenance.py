@@ -10,7 +10,10 @@ import slicer
 from .tags import TAG_PREFIX, get_tag, segment_of, tag_value
 
 #: What is told of a segment, in the order in which people want to read it.
-KEYS = ("model", "revision", "hash", "licence", "preset", "restoration", "version")
+KEYS = (
+    "model", "revision", "hash", "licence", "preset", "restoration", "body_crop", "localize", "runtime", "precision",
+    "version",
+)  # fmt: skip
 
 
 def store_provenance(
