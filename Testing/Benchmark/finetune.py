@@ -30,9 +30,9 @@ def dice_by_class(model: str | Path, data: DataList) -> dict[int, float]:
         wanted = {index: value for index, value in wanted.items() if index in segmenter.available}
         label = np.asarray(Volume.read(item.label).array)
         with segmenter.open(Volume.read(item.image)) as session:
-            answer = session.segment(sorted(wanted)).labels if wanted else None
+            answer = session.segment(sorted(wanted)) if wanted else None
         for index, value in wanted.items():
-            target, mask = label == value, answer == index
+            target, mask = label == value, answer[index]
             if target.any():
                 found.setdefault(index, []).append(2 * (target & mask).sum() / (target.sum() + mask.sum()))
     return {index: float(np.mean(values)) for index, values in sorted(found.items())}
