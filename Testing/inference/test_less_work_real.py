@@ -44,20 +44,22 @@ def run(segmenter, session, *arguments, **options):
 def test_body_crop_of_a_whole_field_of_view(segmenter, ct_data):
     """An abdomen of 410 mm in a field of view with table and air."""
     with segmenter.open(Volume.read(ct_data / "crlm_ct_1004_dicom")) as session:
-        ordinary, windows = run(segmenter, session, "everything")
-        cropped, fewer = run(segmenter, session, "everything", body_crop=True)
+        ordinary, windows = run(segmenter, session, "everything", "paper")
+        cropped, fewer = run(segmenter, session, "everything", "paper", body_crop=True)
     labelled = (ordinary.labels > 0) | (cropped.labels > 0)
     equal, inside = ordinary.labels == cropped.labels, np.mean((ordinary.labels == cropped.labels)[labelled])
     print(f"body crop: {windows} -> {fewer} windows, equal {np.mean(equal):.4f}, of labelled voxels {inside:.4f}")
 
-    assert fewer < 0.6 * windows
-    assert np.mean(equal) > 0.9
-    assert dice(ordinary["liver"], cropped["liver"]) > 0.7
+    # Windows of 240 mm: few fit beside a body. 9 -> 6.
+    assert fewer < 0.7 * windows
+    assert np.mean(equal) > 0.97
+    assert inside > 0.8
+    assert dice(ordinary["liver"], cropped["liver"]) > 0.93
 
 
 def test_body_crop_of_a_cropped_volume_is_the_ordinary_run(segmenter, ct_data):
     """A trunk that fills its volume: nothing to leave out."""
-    with segmenter.open(Volume.read(ct_data / "ts_example_ct" / "ct.nii.gz")) as session:
+    with segmenter.open(Volume.read(ct_data / "totalseg_s0009" / "ct.nii.gz")) as session:
         ordinary, windows = run(segmenter, session, "everything")
         cropped, fewer = run(segmenter, session, "everything", body_crop=True)
     print(f"body crop, filled volume: {windows} -> {fewer} windows")
@@ -68,10 +70,10 @@ def test_body_crop_of_a_cropped_volume_is_the_ordinary_run(segmenter, ct_data):
 def test_a_localized_liver(segmenter, ct_data):
     with segmenter.open(Volume.read(ct_data / "crlm_ct_1004_dicom")) as session, warnings.catch_warnings():
         warnings.simplefilter("error", SlowerWarning)
-        ordinary, windows = run(segmenter, session, "liver")
-        localized, fewer = run(segmenter, session, "liver", localize=True)
+        ordinary, windows = run(segmenter, session, "liver", "paper")
+        localized, fewer = run(segmenter, session, "liver", "paper", localize=True)
     agreement = dice(ordinary["liver"], localized["liver"])
     print(f"liver: {windows} -> {fewer} windows with the coarse look, Dice {agreement}")
 
-    assert fewer < windows
-    assert agreement > 0.6
+    assert fewer < 0.5 * windows
+    assert agreement > 0.93
