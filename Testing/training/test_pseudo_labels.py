@@ -12,13 +12,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from typer.testing import CliRunner
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.cli.main import app
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.session import Segmenter
 from VISTA3DCore.network.architecture import build_network
+from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.datasets import IGNORE, PatchData, case_of, load_case
 from VISTA3DCore.training.preparation import prepare
@@ -87,6 +90,12 @@ def segmenter() -> Segmenter:
         name="tiny", width=8, blocks_down=(1, 1, 1), window=(16, 16, 16), spacing=(6.0, 6.0, 6.0), classes=(1, 3, 5)
     )
     return Segmenter.from_network(build_network(config), config)
+
+
+@pytest.fixture
+def tiny_checkpoint(segmenter: Segmenter, tmp_path: Path) -> Path:
+    save_checkpoint(tmp_path / "tiny.safetensors", segmenter.config, build_network(segmenter.config).state_dict())
+    return tmp_path / "tiny.safetensors"
 
 
 def test_predictions_of_a_network_lie_on_the_grid_of_the_ct(segmenter: Segmenter) -> None:
@@ -169,3 +178,24 @@ def _healthy(path: Path) -> Path:
     content["testing"] = []
     path.write_text(json.dumps(content))
     return path
+
+
+def _prepare(*arguments: object):
+    return CliRunner().invoke(app, ["prepare", *map(str, arguments)])
+
+
+def test_the_command_writes_list_and_report(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = _list(tmp_path)
+    done = _prepare("--data", path, "-m", tiny_checkpoint, "-d", "cpu", "--agreement", 0.0, "-o", tmp_path / "out")
+    assert done.exit_code == 0, done.stderr
+    assert "Not prepared: damaged" in done.stdout + done.stderr
+    assert read_data_list(tmp_path / "out" / "my_list.json").training[0].pseudo_label.exists()
+    report = json.loads((tmp_path / "out" / "my_list.report.json").read_text())
+    assert set(report["cases"]) == {"a", "c"}
+    assert list(report["failures"]) == ["damaged"]
+
+
+def test_nothing_asked_for_is_one_sentence(tmp_path: Path) -> None:
+    done = _prepare("--data", _list(tmp_path), "-o", tmp_path / "out")
+    assert (done.exit_code, (tmp_path / "out").exists()) == (3, False)
+    assert "Nothing was asked for" in done.stderr
