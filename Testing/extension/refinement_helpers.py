@@ -110,6 +110,9 @@ class Clicking(Scene):
         self.volumes.close_all()
         for segmentation, tag in self._watched:
             segmentation.RemoveObserver(tag)
+        self.editor.SetSegmentEditorNode(None)
+        self.editor.SetMRMLScene(None)
+        self.scene.Clear(True)
 
     # What a user does
 

@@ -15,7 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.imaging.phantom import paint_phantom
+from VISTA3DCore.imaging.volume import Volume
 from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, store_clicks
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,8 @@ def engine() -> Iterator[EngineUnderTest]:
 def clicking_at(engine: EngineUnderTest, tiny_model: Path) -> Iterator[Callable[..., Clicking]]:
     made: list[Clicking] = []
 
-    def make(*arguments: object, **options: object) -> Clicking:
-        made.append(Clicking(engine, tiny_model, *arguments, **options))
+    def make(*arguments: object, model: Path | str = tiny_model, **options: object) -> Clicking:
+        made.append(Clicking(engine, model, *arguments, **options))
         return made[-1]
 
     yield make
@@ -386,20 +386,19 @@ def test_preparing_encodes_the_window_of_the_next_click(clicking: Clicking) -> N
 # The small model
 
 
-def test_a_click_on_the_liver_finds_liver(engine: EngineUnderTest) -> None:
-    volume, labels = paint_phantom()
-    liver = labels == catalogue()["liver"].index
-    clicking = Clicking(engine, "mini", volume.affine, array=volume.array.astype(np.int16))
+def test_a_click_on_the_liver_of_a_real_ct_finds_it(clicking_at: Callable[..., Clicking], ct_data: Path) -> None:
+    volume = Volume.read(ct_data / "ts_example_ct" / "ct.nii.gz")
+    truth = Volume.read(ct_data / "ts_example_ct" / "label_vista3d.nii.gz").array == catalogue()["liver"].index
+    clicking = clicking_at(volume.affine, array=volume.array.astype(np.int16), model="mini")
     clicking.choose(clicking.segmentation_node.GetSegmentation().AddEmptySegment("liver", "Liver"))
-    clicking.click(np.argwhere(liver).mean(axis=0).round())
+    clicking.click(np.argwhere(truth).mean(axis=0).round())
     found = clicking.mask()
     assert clicking.sentences == []
-    assert found.sum() > 500
-    assert (found & liver).sum() > 0.9 * found.sum()
-    np.testing.assert_array_equal(found, clicking.session().click("liver", as_clicks(clicking.stored())).mask)
+    assert 2 * np.count_nonzero(found & truth) > 0.7 * (np.count_nonzero(found) + np.count_nonzero(truth))
+    expected = clicking.session().click("liver", as_clicks(clicking.stored())).mask
+    assert np.count_nonzero(found != expected) <= 3  # another number of threads rounds otherwise
     clicking.editor.Undo()
     assert not clicking.mask().any()
-    clicking.close()
 
 
 # Scenes
