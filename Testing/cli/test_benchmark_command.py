@@ -68,6 +68,7 @@ class TestAWholeRun:
         assert encoded == {"first click": 1, "click 1": 0, "click 5": 0, "click 10": 0}
 
     def test_stages_say_what_is_outside_the_network(self, found):
+        assert {one["side"] for one in found["profiles"]} == {"ours", "reference"}
         for one in found["profiles"]:
             assert {"reading", "preprocessing", "network", "labels", "restoration", "writing"} <= set(one["stages"])
             assert 0 < one["outside"] < 1

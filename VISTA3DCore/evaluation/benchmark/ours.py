@@ -99,7 +99,7 @@ class OurSide:
         """Run "everything" once with the network, labels and restoration counted apart; waiting makes it slower."""
         methods = [
             *((self._segmenter.backend, name, "network") for name in self._passes()),
-            (ClassScores, "score", "class scores"),
+            (ClassScores, "classify", "class scores"),
             *((owner, "take", "labels") for owner in (LabelMap, DeviceRestorer)),
             *((owner, "result", "restoration") for owner in (NearestRestorer, DeviceRestorer)),
         ]
