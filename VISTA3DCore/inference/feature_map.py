@@ -114,11 +114,17 @@ def slab_bytes(layout: WindowLayout, channels: int) -> int:
     return map_bytes(layout, channels) // layout.padded_shape[axis] * layout.window[axis]
 
 
-def zero_sums(channels: int, shape: Sequence[int], device: torch.device | str, channels_last: bool) -> torch.Tensor:
-    """Return zeros [C, x, y, z] that lie in memory as the features do."""
+def zero_features(
+    channels: int,
+    shape: Sequence[int],
+    device: torch.device | str,
+    channels_last: bool,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    """Return zeros [C, x, y, z] that lie in memory as a runtime's features do."""
     if channels_last:
-        return torch.zeros((*shape, channels), device=device).movedim(-1, 0)
-    return torch.zeros((channels, *shape), device=device)
+        return torch.zeros((*shape, channels), device=device, dtype=dtype).movedim(-1, 0)
+    return torch.zeros((channels, *shape), device=device, dtype=dtype)
 
 
 @torch.inference_mode()
@@ -147,7 +153,7 @@ class Slab:
         shape = list(layout.padded_shape)
         shape[layout.slab_axis] = depth
         self._layout, self._axis, self._first = layout, layout.slab_axis, 0
-        self.sums = zero_sums(channels, shape, device, channels_last)
+        self.sums = zero_features(channels, shape, device, channels_last)
         self.total_weight = torch.zeros(shape, device=device)
         self._window_weights = layout.weights(device)
 
@@ -214,6 +220,10 @@ class FeaturePass:
         self._slab: Slab | None = None
         self._steps_down = [self._sum_on_host, self._run_on_cpu]
 
+    @property
+    def _channels_last(self) -> bool:
+        return getattr(self._backend, "channels_last", False)
+
     def stream(self, progress: Progress, dtype: torch.dtype = torch.float32) -> Iterator[Block]:
         """Yield the finished planes block by block; each block is gone when the next one is asked for.
 
@@ -232,11 +242,10 @@ class FeaturePass:
         return self._retain_copies(progress, dtype)
 
     def _retain_copies(self, progress: Progress, dtype: torch.dtype) -> FeatureMap:
-        axis, shape = self._layout.slab_axis, (self._backend.config.width, *self._layout.shape)
-        features, boundaries = None, [0]
+        axis, width, features, boundaries = self._layout.slab_axis, self._backend.config.width, None, [0]
         for block in self.stream(progress):
             if features is None:
-                features = torch.empty(shape, dtype=dtype, device=block.features.device)
+                features = zero_features(width, self._layout.shape, block.features.device, self._channels_last, dtype)
             features.narrow(1 + axis, block.start, block.stop - block.start).copy_(block.features)
             boundaries.append(block.stop)
         return FeatureMap(features, axis, tuple(sorted(boundaries)))
@@ -291,8 +300,7 @@ class FeaturePass:
         return [self._backend.automatic_features(patches)]
 
     def _allocate(self, depth: int) -> None:
-        width, last = self._backend.config.width, getattr(self._backend, "channels_last", False)
-        self._slab = Slab(self._layout, width, depth, self._sum_device, last)
+        self._slab = Slab(self._layout, self._backend.config.width, depth, self._sum_device, self._channels_last)
 
     def _cropped(self, planes: torch.Tensor, start: int, stop: int) -> Block:
         """Remove the padding; a padded axis has one layer only, so its block holds the whole of it."""

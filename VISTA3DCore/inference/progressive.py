@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from VISTA3DCore.inference.automatic import ClassScores, classify_voxels
-from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, normalised, zero_sums
+from VISTA3DCore.inference.feature_map import (
+    AutomaticBackend,
+    Block,
+    FeatureMap,
+    FeaturePass,
+    normalised,
+    zero_features,
+)
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 from VISTA3DCore.progress import Progress
@@ -149,7 +156,7 @@ class BlockSums:
             shape = list(self.layout.padded_shape)
             shape[self._axis] = self.layout.boundaries[block + 1] - self.layout.boundaries[block]
             self._sums[block] = (
-                zero_sums(self.channels, shape, self.device, self.channels_last),
+                zero_features(self.channels, shape, self.device, self.channels_last),
                 torch.zeros(shape, device=self.device),
             )
 
@@ -183,8 +190,7 @@ class WatchedPass(FeaturePass):
 
     def _blocks(self, depth: int, progress: Progress) -> Iterator[Block]:  # noqa: ARG002 - blocks have their own depth
         layout, done = self._layout, 0
-        last = getattr(self._backend, "channels_last", False)
-        self._slab = BlockSums(layout, self._backend.config.width, self._sum_device, last)
+        self._slab = BlockSums(layout, self._backend.config.width, self._sum_device, self._channels_last)
         for layer in outward(layout, self._watched.plane):
             for added in self._run_layer(layout.layers[layer], done, progress):
                 done += added

@@ -192,10 +192,10 @@ class ClickHead:
         # The tokens lie channels-last in memory anyway, and the transposed convolution is fastest so.
         low = image.contiguous().view(len(image), *shape, -1).permute(0, 4, 1, 2, 3)
         exact = self._upscaling == torch.float32
-        upscaled = transposed(low) if exact else self._transposed(low.to(self._upscaling)).float()
+        upscaled = transposed(low) if exact else self._transposed(low.to(self._upscaling))
         if _streams(low) and len(low) == 1:
-            return folded_tail(upscaled.float(), kernel, bias, norm.eps)
-        return folded_convolution(activation(norm(upscaled)), kernel, bias)
+            return folded_tail(upscaled, kernel, bias, norm.eps)
+        return folded_convolution(activation(norm(upscaled.float())), kernel, bias)
 
     def _position_grid(self, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
         """Return the position code of the image tokens [1, n, C]; it depends on the window's size alone."""

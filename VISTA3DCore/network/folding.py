@@ -11,6 +11,8 @@ from torch.nn.functional import conv3d, gelu, pad
 
 _PLANES = 4
 """Planes that are processed at a time, so that what passes between the steps stays in the processor's cache."""
+_VOXELS = 1 << 16
+"""Voxels that are summed at a time, for the same reason."""
 
 
 def folded_convolution(upscaled: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -38,7 +40,7 @@ def _shifted(image: torch.Tensor, shift: tuple[int, int, int]) -> torch.Tensor:
 def folded_tail(upscaled: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor, epsilon: float) -> torch.Tensor:
     """Return instance normalisation (not affine), GELU and :func:`folded_convolution` of one image, on the CPU.
 
-    :param upscaled: [1, C, x, y, z] in channels-last memory.
+    :param upscaled: [1, C, x, y, z] in channels-last memory, float32 or bfloat16; computed with in float32.
     :param kernel: [1, C, 3, 3, 3].
     :return: [1, x, y, z].
     """
@@ -48,7 +50,7 @@ def folded_tail(upscaled: torch.Tensor, kernel: torch.Tensor, bias: torch.Tensor
     taps = kernel[0].permute(1, 2, 3, 0).reshape(27, channels)
     result = bias.new_zeros(depth + 2, height + 2, width + 2)
     for start in range(0, depth, _PLANES):
-        slab = planes[start : start + _PLANES]
+        slab = planes[start : start + _PLANES].float()
         active = gelu(torch.addcmul(shift, slab.reshape(-1, channels), scale))
         _add_taps(result, (taps @ active.T).view(3, 3, 3, *slab.shape[:3]), start)
     return (result[1:-1, 1:-1, 1:-1] + bias)[None]
@@ -66,8 +68,9 @@ def _add_taps(result: torch.Tensor, taps: torch.Tensor, start: int) -> None:
 
 def _normalisation(voxels: torch.Tensor, epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return scale and shift [C] that give each channel of the voxels [n, C] mean 0 and variance 1."""
-    count = len(voxels)
-    mean = (voxels.new_ones(1, count) @ voxels)[0] / count
-    squares = torch.stack([(part - mean).square_().sum(0) for part in voxels.split(1 << 16)]).sum(0)
+    count, parts = len(voxels), voxels.split(_VOXELS)
+    ones = torch.ones(1, _VOXELS)
+    mean = torch.cat([ones[:, : len(part)] @ part.float() for part in parts]).sum(0) / count
+    squares = torch.stack([(part - mean).square_().sum(0) for part in parts]).sum(0)
     scale = torch.rsqrt(squares / count + epsilon)
     return scale, -mean * scale

@@ -41,25 +41,29 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class AutomaticBranch(nn.Module):
-    """The network from a window [1, 1, w, w, w] to its automatic features [1, C, w, w, w]."""
+    """The network from a window [1, 1, w, w, w] to its automatic features [1, w, w, w, C].
+
+    The features stay as they lie between the layers, channels last: to turn them over took a tenth of the time of a
+    window in bfloat16.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.encoder, self.tail = network.image_encoder, network.class_head.image_post_mapping
 
     def forward(self, patch: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.encoder(patch, with_point=False, with_label=True)[1])
+        return self.tail(self.encoder(patch, with_point=False, with_label=True)[1]).movedim(1, -1)
 
 
 class ClickBranch(nn.Module):
-    """The network from a window [1, 1, w, w, w] to its click features [1, C, w/2, w/2, w/2]."""
+    """The network from a window [1, 1, w, w, w] to its click features [1, w/2, w/2, w/2, C], channels last as above."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.encoder, self.tail = network.image_encoder, network.point_head.feat_downsample
 
     def forward(self, patch: torch.Tensor) -> torch.Tensor:
-        return self.tail(self.encoder(patch, with_point=True, with_label=False)[0])
+        return self.tail(self.encoder(patch, with_point=True, with_label=False)[0]).movedim(1, -1)
 
 
 _BRANCHES: dict[str, type[nn.Module]] = {"automatic": AutomaticBranch, "click": ClickBranch}
@@ -84,6 +88,7 @@ class OpenVinoBackend:
 
     runtime = "openvino"
     device = torch.device("cpu")
+    channels_last = True
 
     def __init__(self, network: NetworkSource, config: ModelConfig, precision: str = "auto") -> None:
         self.config = config
@@ -161,7 +166,7 @@ class OpenVinoBackend:
         """:raises RuntimeError: if a converted branch and PyTorch do not agree on a small window."""
         window = small_window(self.config)
         patch = torch.rand(1, 1, *window, generator=torch.Generator().manual_seed(0))
-        expected = _BRANCHES[name](self._network())(patch)[0]
+        expected = _BRANCHES[name](self._network())(patch)[0].movedim(-1, 0)
         found = self._compiler.compiled(model, window)(patch)
         difference = float((found - expected).abs().max() / expected.abs().max())
         if not difference <= TOLERANCE[self.precision]:  # NaN is no agreement either
@@ -180,7 +185,7 @@ class CompiledBranch:
         self._shape = tuple(compiled.output(0).shape)
 
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
-        """Return the features [C, x, y, z], float32, of a window [1, 1, w, w, w] on any device.
+        """Return the features [C, x, y, z], float32, channels last, of a window [1, 1, w, w, w] on any device.
 
         :raises MemoryError: if memory runs out.
         """
@@ -193,7 +198,7 @@ class CompiledBranch:
             if "bad_alloc" in str(error) or "bad allocation" in str(error):
                 raise MemoryError(str(error)) from error
             raise
-        return found[0]
+        return found[0].movedim(-1, 0)
 
     def release(self) -> None:
         """Give back the memory between the layers until the next window."""
