@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends.openvino_normalisation import with_exact_normalisation
 from VISTA3DCore.network.backends.processor import has_bfloat16, thread_count
 from VISTA3DCore.network.backends.selection import RuntimeUnavailableError, granted_precision, load
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
@@ -237,7 +238,9 @@ class Compiler:
                 branch.eval(), example_input=(torch.zeros(1, 1, *window),), trace_kwargs={"check_trace": False}
             )
         frontend = FrontEndManager().load_by_framework("pytorch")
-        return frontend.convert(frontend.load(decoder))
+        model = frontend.convert(frontend.load(decoder))
+        # In bfloat16 intermediate sums would be rounded; OpenVINO's own operation keeps them in float32.
+        return with_exact_normalisation(model) if self.precision == "float32" else model
 
     def compiled(self, model: Any, window: Sequence[int]) -> CompiledBranch:
         """Return a converted branch in compiled form for windows of a size."""
