@@ -24,6 +24,18 @@ FORMATS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
 SEPARATE = "separate"
 
 
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What is known of a result while windows run.
+
+    :param fraction: the windows that have run, of all; 0: coarse labels only.
+    :param segmentation: makes the segmentation as it is now; takes about as long as reading a volume.
+    """
+
+    fraction: float
+    segmentation: Callable[[], Segmentation]
+
+
 @dataclass
 class Segmentation:
     """Which voxel belongs to which structure.

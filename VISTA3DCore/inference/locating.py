@@ -125,6 +125,18 @@ def locator_for(backend: AutomaticBackend, structures: tuple[Structure, ...]) ->
     )
 
 
+def painter_for(backend: AutomaticBackend, structures: tuple[Structure, ...]) -> tuple[Locator, tuple[Structure, ...]]:
+    """Return what paints a first picture in mid-run, and of which structures.
+
+    If the small model knows most of them, those suffice: the others come with the windows, and the model's own look at
+    everything would cost a third of the run.
+    """
+    small = _small_backend(str(backend.device))
+    known = () if small is None else tuple(one for one in structures if one.index in small.config.classes)
+    locator = _small_locator(backend, known) if 2 * len(known) > len(structures) else None
+    return (locator_for(backend, structures), structures) if locator is None else (locator, known)
+
+
 def _small_locator(backend: AutomaticBackend, structures: tuple[Structure, ...]) -> Locator | None:
     small = _small_backend(str(backend.device))
     if small is None or small.config.label_set != backend.config.label_set:

@@ -14,7 +14,7 @@ from VISTA3DCore.imaging.geometry import Region, apply_affine
 from VISTA3DCore.imaging.resampling import restore_nearest
 from VISTA3DCore.inference.automatic import ClassScores
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
-from VISTA3DCore.inference.locating import locator_for, reaches_cut, warn_of_unsure
+from VISTA3DCore.inference.locating import locator_for, painter_for, reaches_cut, warn_of_unsure
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
 from VISTA3DCore.inference.progressive import Preview, Watched
 from VISTA3DCore.inference.region import cut_to_region
@@ -163,8 +163,10 @@ class AutomaticRuns:
         return restorer, restorer.result(progress.part(0.95, 1.0))
 
     def _preview(self, request: AutomaticRequest, grid: ModelGrid, scores: ClassScores, progress: Progress) -> Preview:
-        locator = locator_for(self._backend, request.structures)
-        return Preview(scores, *locator.labels(request.structures, grid, progress))
+        locator, known = painter_for(self._backend, request.structures)
+        labels, found = locator.labels(known, grid, progress)
+        masks = {index: found[index] if index in found else np.zeros_like(labels, bool) for index in scores.overlapping}
+        return Preview(scores, labels, masks)
 
     def _watched(self, request: AutomaticRequest, preview: Preview, grids: Grids, layout: WindowLayout) -> Watched:
         """Tell of the coarse labels, and return how to tell of each window."""

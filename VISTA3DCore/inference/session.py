@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,7 +12,7 @@ from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
-from VISTA3DCore.imaging.segmentation import Segmentation
+from VISTA3DCore.imaging.segmentation import Partial, Segmentation
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import score_block
 from VISTA3DCore.inference.click_scores import ScoreMap
@@ -28,18 +27,6 @@ from VISTA3DCore.inference.windows import find_preset
 from VISTA3DCore.progress import Progress
 
 Structures = str | int | Structure | Iterable[str | int | Structure]
-
-
-@dataclass(frozen=True, eq=False)
-class Partial:
-    """What is known of a result while windows run.
-
-    :param fraction: the windows that have run, of all; 0: coarse labels only.
-    :param segmentation: makes the segmentation as it is now; takes about as long as reading a volume.
-    """
-
-    fraction: float
-    segmentation: Callable[[], Segmentation]
 
 
 class Session:

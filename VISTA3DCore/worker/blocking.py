@@ -96,15 +96,21 @@ class BlockingClient:
         self.shared.close()
 
     def call(
-        self, method: str, params: Params | None = None, progress: ProgressLike = None, timeout: float | None = None
+        self,
+        method: str,
+        params: Params | None = None,
+        progress: ProgressLike = None,
+        timeout: float | None = None,
+        on_partial: Callable[[ProgressEvent], object] | None = None,
     ) -> Result | None:
         """Send a request and wait for its result.
 
         :param progress: is updated from this thread; if it is cancelled, so is the request.
+        :param on_partial: gets, in this thread, the events that tell of a result in mid-run, and deletes their files.
         :param timeout: seconds; None waits as long as the engine process lives.
         :raises VistaError: what the engine raised, or WorkerGoneError.
         """
-        waiting = _Waiting(self.shared, Progress.of(progress), self._tell)
+        waiting = _Waiting(self.shared, Progress.of(progress), self._tell, on_partial)
         identity = self._engine.submit(method, params, waiting)
         try:
             answer = waiting.answer(timeout, lambda: self._engine.cancel(identity))
@@ -164,8 +170,15 @@ class BlockingClient:
 class _Waiting:
     """The handler of one request, on which its caller waits."""
 
-    def __init__(self, shared: SharedDirectory, progress: Progress, tell: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        shared: SharedDirectory,
+        progress: Progress,
+        tell: Callable[[], None],
+        on_partial: Callable[[ProgressEvent], object] | None,
+    ) -> None:
         self._shared, self._progress, self._tell = shared, progress, tell
+        self._on_partial = on_partial or self._delete
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._abandoned = False
 
@@ -197,12 +210,17 @@ class _Waiting:
         self._discard()
 
     def _update(self, event: ProgressEvent) -> None:
+        if event.partial is not None:
+            self._on_partial(event)
         with contextlib.suppress(Cancelled):
             self._progress.update(event.fraction, event.stage, event.message)
 
     def _discard(self) -> None:
         with contextlib.suppress(Empty):
             while True:
-                for ref in arrays_in(self._events.get_nowait()):
-                    with contextlib.suppress(ProtocolError):
-                        self._shared.delete(ref.file)
+                self._delete(self._events.get_nowait())
+
+    def _delete(self, event: Event) -> None:
+        for ref in arrays_in(event):
+            with contextlib.suppress(ProtocolError):
+                self._shared.delete(ref.file)

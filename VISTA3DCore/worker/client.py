@@ -37,6 +37,7 @@ from VISTA3DCore.worker.protocol import (
     Notification,
     OpenParams,
     Params,
+    PartialInfo,
     ProgressParams,
     ProtocolError,
     Reply,
@@ -79,13 +80,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """How far a request is; see :class:`VISTA3DCore.progress.ProgressUpdate`."""
+    """How far a request is; see :class:`VISTA3DCore.progress.ProgressUpdate`.
+
+    :param partial: what is known of the result, where the request wished that; its files are the client's.
+    """
 
     id: int
     fraction: float
     stage: str
     message: str
     remaining_s: float | None
+    partial: PartialInfo | None = None
 
 
 @dataclass(frozen=True)
@@ -334,9 +339,12 @@ def segment_params(
     restoration: str = "nearest",
     roi: Region | Sequence[float] | None = None,
     streaming: bool | None = None,
+    **options: Any,
 ) -> SegmentParams:
     """Return the parameters of ``segment`` from the arguments of ``Session.segment``.
 
+    :param options: the further fields of :class:`SegmentParams`.
     :raises InputError: if the region is none.
     """
-    return SegmentParams(session, plain_structures(structures), preset, restoration, plain_region(roi), streaming)
+    asked = plain_structures(structures), preset, restoration, plain_region(roi), streaming
+    return SegmentParams(session, *asked, **options)

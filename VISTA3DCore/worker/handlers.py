@@ -19,6 +19,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker import housekeeping
 from VISTA3DCore.worker.arrays import ArrayFolder, open_shared
+from VISTA3DCore.worker.growing import Growing
 from VISTA3DCore.worker.protocol import (
     PROTOCOL_VERSION,
     ArrayRef,
@@ -37,6 +38,7 @@ from VISTA3DCore.worker.protocol import (
     OpenParams,
     OpenResult,
     Params,
+    PartialInfo,
     ProtocolError,
     Result,
     SegmentParams,
@@ -54,6 +56,7 @@ from VISTA3DCore.worker.sessions import Holdings, memory_of
 if TYPE_CHECKING:
     import torch
 
+    from VISTA3DCore.imaging.segmentation import Partial, Segmentation
     from VISTA3DCore.inference.segmenter import Segmenter
     from VISTA3DCore.inference.session import Session
 
@@ -61,6 +64,10 @@ Answer = TypeVar("Answer")
 
 _OUR_CODE = Path(VISTA3DCore.__file__).resolve().parent
 _FREED = "Memory ran out; what was kept for later requests was freed, and this one is tried once more."
+
+
+def _nobody_asked(_partial: PartialInfo) -> None:
+    """Take what nobody waits for."""
 
 
 class Handlers:
@@ -76,6 +83,7 @@ class Handlers:
         self.directory: ArrayFolder | None = None
         self._computes = True
         self._base: tuple[tuple[ArrayRef, tuple[int, ...]], np.ndarray] | None = None
+        self._report_partial: Callable[[PartialInfo], None] = _nobody_asked
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
             "load": self._load_model,
@@ -106,15 +114,23 @@ class Handlers:
         """
         self.directory = open_shared(path)
 
-    def call(self, method: str, params: Params, progress: Progress) -> Result | None:
+    def call(
+        self,
+        method: str,
+        params: Params,
+        progress: Progress,
+        report_partial: Callable[[PartialInfo], None] = _nobody_asked,
+    ) -> Result | None:
         """Answer a request; our own warnings go into the result's notes, or become notices where it has none.
 
+        :param report_partial: is given what is known of a result in mid-run, where the request wishes that.
         :raises VistaError: as the engine does. :raises ProtocolError: if it computes, and this engine does not.
         """
         if method in housekeeping.methods():
             return housekeeping.call(method, params, progress)
         if not self._computes and method != "initialize":
             raise ProtocolError(f"This engine was not started to compute, and '{method}' does.")
+        self._report_partial = report_partial
         with _heard_warnings(self._notify) as notes, runtime_errors():
             result = self._with_room(lambda: self._methods[method](params, progress))
         if hasattr(result, "notes"):
@@ -191,14 +207,29 @@ class Handlers:
     def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
         session, started = self._session(params.session), time.monotonic()
         asked = params.structures, params.preset, params.restoration, params.roi, progress, params.streaming
-        found = session.segment(*asked, body_crop=params.body_crop, localize=params.localize)
+
+        def send(part: Partial) -> None:
+            self._report_partial(PartialInfo(*self._written(part.segmentation(), progress), part.fraction))
+
+        found = session.segment(
+            *asked,
+            body_crop=params.body_crop,
+            localize=params.localize,
+            on_partial=Growing(send) if params.partial else None,
+            order_from=params.order_from,
+        )
         engine_ms = _since(started)
+        return SegmentResult(*self._written(found, progress), found.provenance, engine_ms=engine_ms)
+
+    def _written(
+        self, found: Segmentation, progress: Progress
+    ) -> tuple[ArrayRef, dict[str, ArrayRef], tuple[int, ...]]:
+        """Return the files of a segmentation's labels and masks, and its structures."""
         with self._results() as put:
             labels = put(found.labels, found.affine)
             masks = {str(index): put(mask) for index, mask in found.masks.items()}
             progress.check()
-        structures = tuple(structure.index for structure in found.structures)
-        return SegmentResult(labels, masks, structures, found.provenance, engine_ms=engine_ms)
+        return labels, masks, tuple(structure.index for structure in found.structures)
 
     def _close(self, params: CloseParams, _progress: Progress) -> None:
         self._base = None

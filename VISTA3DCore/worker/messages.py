@@ -187,6 +187,8 @@ class SegmentParams(Params):
     streaming: bool | None = None
     body_crop: bool = False
     localize: bool = False
+    partial: bool = False
+    order_from: Position | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -199,6 +201,16 @@ class SegmentResult(Result):
     provenance: dict[str, str]
     notes: tuple[str, ...] = ()
     engine_ms: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PartialInfo(Message):
+    """What is known of a :class:`SegmentResult` in mid-run; ``fraction``: windows that have run, of all."""
+
+    labels: ArrayRef
+    masks: dict[str, ArrayRef]
+    structures: tuple[int, ...]
+    fraction: float
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -321,13 +333,14 @@ class StatusResult(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProgressParams(Params):
-    """How far the request ``id`` is: fraction in 0..1."""
+    """How far the request ``id`` is: fraction in 0..1; ``partial`` where it was asked for and is due."""
 
     id: Id
     fraction: float
     stage: str
     message: str = ""
     remaining_s: float | None = None
+    partial: PartialInfo | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,10 +30,11 @@ from VISTA3DCore.worker.protocol import (
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
-    from VISTA3DCore.imaging.segmentation import Segmentation
+    from VISTA3DCore.imaging.segmentation import Partial, Segmentation
     from VISTA3DCore.inference.session import ProgressLike, Structures
     from VISTA3DCore.worker.blocking import BlockingClient
-    from VISTA3DCore.worker.client import Target
+    from VISTA3DCore.worker.client import ProgressEvent, Target
+    from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
 
 
 class RemoteSession:
@@ -74,7 +74,7 @@ class RemoteSession:
             with contextlib.suppress(VistaError):
                 self._client.call("close", CloseParams(self._id))
 
-    def segment(
+    def segment(  # noqa: PLR0913 - each parameter is an option
         self,
         structures: Structures,
         preset: str = "bundle",
@@ -85,21 +85,38 @@ class RemoteSession:
         *,
         body_crop: bool = False,
         localize: bool = False,
+        on_partial: Callable[[Partial], None] | None = None,
+        order_from: Sequence[float] | None = None,
     ) -> Segmentation:
-        """As :meth:`VISTA3DCore.inference.session.Session.segment`."""
+        """As :meth:`VISTA3DCore.inference.session.Session.segment`.
+
+        :param on_partial: is called from this thread every few seconds, not after each window.
+        """
+        options = {"body_crop": bool(body_crop), "localize": bool(localize), "partial": on_partial is not None}
+        if order_from is not None:
+            options["order_from"] = Click(tuple(order_from)).position
+        params = segment_params(self._session, structures, preset, restoration, roi, streaming, **options)
+        shown = on_partial and (lambda event: self._show(event, on_partial))
+        found = self._client.call("segment", params, progress, on_partial=shown)
+        warn_of(found.notes)
+        return self._segmentation(found, found.provenance)
+
+    def _show(self, event: ProgressEvent, on_partial: Callable[[Partial], None]) -> None:
+        from VISTA3DCore.imaging.segmentation import Partial
+
+        found = self._segmentation(event.partial, {})
+        on_partial(Partial(event.partial.fraction, lambda: found))
+
+    def _segmentation(self, found: SegmentResult | PartialInfo, provenance: Mapping[str, str]) -> Segmentation:
         from VISTA3DCore.imaging.segmentation import Segmentation
 
-        params = segment_params(self._session, structures, preset, restoration, roi, streaming)
-        params = replace(params, body_crop=bool(body_crop), localize=bool(localize))
-        found = self._client.call("segment", params, progress)
-        warn_of(found.notes)
         labels, *masks = self._take(found.labels, *found.masks.values())
         return Segmentation(
             labels,
             dict(zip(map(int, found.masks), masks, strict=True)),
             tuple(self._catalogue[index] for index in found.structures),
             self._affine.copy(),
-            dict(found.provenance),
+            dict(provenance),
         )
 
     def click(

@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from VISTA3DCore.errors import Cancelled, VistaError
@@ -33,6 +34,7 @@ from VISTA3DCore.worker.protocol import (
     NoticeParams,
     Notification,
     NotInitializedError,
+    PartialInfo,
     ProgressParams,
     ProtocolError,
     Request,
@@ -65,6 +67,7 @@ class Outbox:
         self._write, self._lock = write, threading.Lock()
         self._closed = False
         self._reported = -REPORT_INTERVAL_S
+        self._latest = ProgressUpdate(0.0, "")
 
     def send(self, message: dict[str, Any], last: bool = False) -> None:
         """Send a message; silent where nobody listens any more, because the reader learns of that, too.
@@ -92,11 +95,16 @@ class Outbox:
 
     def report(self, identity: Id, update: ProgressUpdate) -> None:
         """Send how far a request is, unless a report has just been sent."""
-        now = time.monotonic()
+        self._latest, now = update, time.monotonic()
         if now - self._reported >= REPORT_INTERVAL_S:
             self._reported = now
-            params = ProgressParams(identity, update.fraction, update.stage, update.message, update.remaining_s)
-            self.send(notification_message(PROGRESS, params))
+            self.report_partial(identity, None)
+
+    def report_partial(self, identity: Id, partial: PartialInfo | None) -> None:
+        """Send what is known of a request's result together with how far it is."""
+        latest = self._latest
+        params = ProgressParams(identity, latest.fraction, latest.stage, latest.message, latest.remaining_s, partial)
+        self.send(notification_message(PROGRESS, params))
 
     def close(self) -> None:
         """Send nothing any more."""
@@ -227,7 +235,8 @@ class Server:
     def _answer(self, job: Job) -> dict[str, Any]:
         started = time.monotonic()
         try:
-            result = self._handlers.call(job.method, job.params, job.progress)
+            report_partial = partial(self._outbox.report_partial, job.id)
+            result = self._handlers.call(job.method, job.params, job.progress, report_partial)
             answer = result_message(job.id, result)
         except BaseException as error:  # nothing that a request does may end the thread
             if not isinstance(error, VistaError):

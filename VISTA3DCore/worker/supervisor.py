@@ -308,11 +308,12 @@ class Supervisor:
 
     def _on_event(self, job: _Job, event: Event) -> None:
         with self._agenda():
+            if isinstance(event, ProgressEvent | Response):
+                self._announced += [ref.file for ref in arrays_in(event)]
             if isinstance(event, ProgressEvent):
                 self._agenda.add(job.handler, replace(event, id=job.id))
             elif isinstance(event, Response):
                 self._keeper.succeeded()
-                self._announced += [ref.file for ref in arrays_in(event.result)]
                 self._finish(job, Response(job.id, self._translated(job, event.result)))
             elif isinstance(event.error, UnknownSessionError) and self._can_retry(job):
                 self._retry(job)

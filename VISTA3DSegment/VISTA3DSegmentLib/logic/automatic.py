@@ -21,14 +21,16 @@ from ..mrml.results import write_in_steps
 from ..mrml.segments import create_segmentation
 from ..mrml.volumes import content_key, why_unusable
 from .estimates import Forecast
+from .preview import Preview
 from .regions import Corners, within
 from .signals import Signal
 from .stepping import Stepping
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.client import ProgressEvent
-    from VISTA3DCore.worker.protocol import SegmentResult
+    from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
 
+    from ..mrml.clicks import Position
     from .engine import Engine, Pending
     from .settings import Settings
     from .volumes import OpenedVolumes
@@ -38,6 +40,8 @@ Value = TypeVar("Value")
 
 # Which parts of the progress bar belong to opening the volume, and to what comes before writing.
 _OPENING, _WRITING = 0.15, 0.97
+# Longer runs show what is known in the meantime; for shorter ones that would be flicker.
+_LONG_S = 10.0
 # So many planes are looked at in a step, and so many missing structures are named.
 _PLANES, _NAMED = 16, 6
 
@@ -52,6 +56,7 @@ class RunRequest:
     :param restoration: ``nearest`` or ``smooth``, see the engine.
     :param region: minimum R A S and maximum R A S in world mm; None for the whole volume.
     :param segmentation: where the segments go; None: a new one is made when the result is there.
+    :param looking_at: where the user looks, world RAS mm; a long run shows this place first.
     """
 
     volume: slicer.vtkMRMLScalarVolumeNode | None
@@ -62,6 +67,7 @@ class RunRequest:
     restoration: str = "nearest"
     region: Corners | None = None
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
+    looking_at: Position | None = None
 
     def problem(self) -> str | None:
         """Return a sentence that says why this cannot be done, or None."""
@@ -81,11 +87,13 @@ class _Run:
     :param content: of the volume when it began.
     :param names: of the volume and the segmentation: the nodes may be gone when they are needed.
     :param made: a new segmentation that is being written.
+    :param preview: what the views show until then.
     """
 
     request: RunRequest
     content: Any
     names: tuple[str, str]
+    preview: Preview
     pending: Pending | None = None
     session: str = ""
     made: slicer.vtkMRMLSegmentationNode | None = None
@@ -132,7 +140,8 @@ class AutomaticRun:
         if sentence := request.problem():
             self.failed(sentence)
             return
-        run = self._run = _Run(request, content_key(request.volume), _names(request))
+        preview = Preview(self._engine, self._scene)
+        run = self._run = _Run(request, content_key(request.volume), _names(request), preview)
         self._observe()
         self.started()
         self.progressed(0.0, self._first_words(), None)
@@ -162,11 +171,13 @@ class AutomaticRun:
 
     def _on_opened(self, session: str) -> None:
         request, self._run.session = self._run.request, session
-        self.progressed(_OPENING, _("Segmenting"), self._forecast.seconds(request))
+        seconds = self._forecast.seconds(request)
+        self.progressed(_OPENING, _("Segmenting"), seconds)
         options = request.preset, request.restoration, request.region
+        growing = {"partial": seconds is None or seconds > _LONG_S, "order_from": request.looking_at}
         self._run.pending = self._engine.request(
             "segment",
-            SegmentParams(session, request.structures, *options),
+            SegmentParams(session, request.structures, *options, **growing),
             self._on_result,
             self._on_error,
             self._on_segmenting,
@@ -175,6 +186,14 @@ class AutomaticRun:
     def _on_segmenting(self, event: ProgressEvent) -> None:
         fraction = _OPENING + (_WRITING - _OPENING) * event.fraction
         self.progressed(fraction, _(event.stage), event.remaining_s)
+        if event.partial is not None:
+            self._show(event.partial)
+
+    def _show(self, partial: PartialInfo) -> None:
+        request = self._run.request
+        opened = self._volumes.opened(request.volume, request.model, request.device)
+        if opened is not None:
+            self._run.preview.show(partial, request.volume, catalogue(opened.label_set))
 
     def _on_result(self, result: SegmentResult) -> None:
         run, request = self._run, self._run.request
@@ -239,6 +258,7 @@ class AutomaticRun:
             return False
         if run.pending is not None:
             run.pending.drop()
+        run.preview.remove()
         if run.made is not None and run.made.GetScene() is self._scene:
             self._scene.RemoveNode(run.made)
         return True

@@ -87,7 +87,9 @@ class Request:
         if self._done:
             self._engine._discard(event)
         elif isinstance(event, ProgressEvent):
-            if self._on_progress is not None:
+            if self._on_progress is None:
+                self._engine._discard(event)
+            else:
                 self._on_progress(event)
         else:
             self._done = True
@@ -251,5 +253,5 @@ class Engine:
 
     def _discard(self, event: Event) -> None:
         """Delete the files of a result that nobody waits for."""
-        for ref in arrays_in(event.result) if isinstance(event, Response) else ():
+        for ref in arrays_in(event):
             self.delete_array(ref)

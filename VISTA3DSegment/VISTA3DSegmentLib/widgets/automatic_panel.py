@@ -146,6 +146,7 @@ class AutomaticPanel:
         :raises InputError: if the region misses the volume.
         """
         from ..logic.automatic import RunRequest
+        from ..mrml.views import center_of
 
         preset, restoration = QUALITIES[chosen(self.ui.qualitySelector)]
         return RunRequest(
@@ -157,6 +158,7 @@ class AutomaticPanel:
             restoration=restoration,
             region=None if self.volume is None else self.region.region(self.volume),
             segmentation=self.ui.segmentationSelector.currentNode(),
+            looking_at=center_of(self.region.slice_nodes()),
         )
 
     def start(self) -> None:
