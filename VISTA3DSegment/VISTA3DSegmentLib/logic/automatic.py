@@ -192,7 +192,9 @@ class AutomaticRun:
     def _show(self, partial: PartialInfo) -> None:
         request = self._run.request
         opened = self._volumes.opened(request.volume, request.model, request.device)
-        if opened is not None:
+        if opened is None:
+            self._discard(partial)
+        else:
             self._run.preview.show(partial, request.volume, catalogue(opened.label_set))
 
     def _on_result(self, result: SegmentResult) -> None:
@@ -263,7 +265,7 @@ class AutomaticRun:
             self._scene.RemoveNode(run.made)
         return True
 
-    def _discard(self, result: SegmentResult) -> None:
+    def _discard(self, result: SegmentResult | PartialInfo) -> None:
         for ref in arrays_in(result):
             self._engine.delete_array(ref)
 
