@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,8 @@ def _network(path: Path, config: ModelConfig) -> torch.nn.Module:
     from VISTA3DCore.network.checkpoints import load_checkpoint
 
     network = build_network(config)
-    network.load_state_dict(load_checkpoint(path)[1])
+    # Weights stay in the mapped file where that may be deleted meanwhile, as it may not on Windows.
+    network.load_state_dict(load_checkpoint(path)[1], assign=os.name == "posix")
     return network
 
 

@@ -24,6 +24,7 @@ from VISTA3DCore.network.backends.selection import RuntimeUnavailableError, gran
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide
 from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.network.mapped_weights import let_go
 
 if TYPE_CHECKING:
     from VISTA3DCore.network.backends.selection import NetworkSource
@@ -98,6 +99,7 @@ class OpenVinoBackend:
         self._source, self._loaded = network, load(network).eval()
         self._heads = TorchBackend(_Heads(self._loaded), config, upscaling=getattr(torch, self.precision))
         self._lock = threading.Lock()
+        self._packed: list[torch.Tensor] = []
         self._ready: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {}
         try:
             self._check("automatic", self._converted("automatic"))
@@ -137,7 +139,11 @@ class OpenVinoBackend:
                     branch.release()
             if name not in self._ready:
                 self._ready[name] = self._prepared(name)
-            return self._ready[name](patch)
+            features = self._ready[name](patch)
+            # OpenVINO has its own copy of the weights in the order that it needs, and never looks at them again.
+            let_go(self._packed)
+            self._packed.clear()
+            return features
 
     def _prepared(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a branch for whole windows; by PyTorch if OpenVINO cannot do it after all."""
@@ -151,6 +157,7 @@ class OpenVinoBackend:
             fallback = TorchBackend(self._network(), self.config)
             return fallback.automatic_features if name == "automatic" else fallback.click_features
         if not isinstance(self._source, nn.Module):
+            self._packed = list(self._loaded.parameters())
             self._loaded = None
         return branch
 
