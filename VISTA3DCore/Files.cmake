@@ -150,6 +150,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/kernels/triton_normalise.py
   VISTA3DCore/network/backends/memory.py
   VISTA3DCore/network/backends/openvino_backend.py
+  VISTA3DCore/network/backends/openvino_normalisation.py
   VISTA3DCore/network/backends/processor.py
   VISTA3DCore/network/backends/selection.py
   VISTA3DCore/network/backends/torch_backend.py
@@ -161,6 +162,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/downloads.py
   VISTA3DCore/network/folding.py
   VISTA3DCore/network/hub.py
+  VISTA3DCore/network/mapped_weights.py
   VISTA3DCore/network/model_folder.py
   VISTA3DCore/network/registry.py
   VISTA3DCore/network/sidecar.py
@@ -225,6 +227,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/worker/environment.py
   VISTA3DCore/worker/errors.py
   VISTA3DCore/worker/framing.py
+  VISTA3DCore/worker/growing.py
   VISTA3DCore/worker/handlers.py
   VISTA3DCore/worker/housekeeping.py
   VISTA3DCore/worker/jobs.py

@@ -91,7 +91,7 @@ PACKAGES = "packages: VISTA3D"
 def test_the_requirements_are_ranges_without_what_comes_otherwise() -> None:
     names = {requirement.name for requirement in load_requirements(REQUIREMENTS)}
     assert not names & {"torch", "torchvision", "numpy", "SimpleITK"}
-    assert names == {"monai", "safetensors", "huggingface-hub", "filelock", "psutil"}
+    assert names == {"monai", "openvino", "safetensors", "huggingface-hub", "filelock", "psutil"}
     for requirement in load_requirements(REQUIREMENTS):
         assert ">=" in str(requirement.specifier)
         assert "==" not in str(requirement.specifier)
@@ -113,7 +113,7 @@ def test_they_agree_with_the_package() -> None:
         (Computer("3.0", False, True), READY, "Ready"),
         (Computer(), MISSING, "PyTorch (about 200 MB"),
         (Computer(packages=True), MISSING, "up to 3 GB for an NVIDIA GPU"),
-        (Computer("2.9.1"), MISSING, "MONAI and a few small packages (about 30 MB)"),
+        (Computer("2.9.1"), MISSING, "MONAI, OpenVINO and a few small packages (about 100 MB)"),
         (Computer("2.4.1+cu121", True, True), MISSING, "PyTorch 2.8 or newer instead of 2.4.1+cu121"),
         (Computer("", True, True), BROKEN, "only half installed"),
     ],

@@ -31,7 +31,7 @@ class Idle:
     def use_directory(self, path: str) -> None:
         assert isinstance(path, str)
 
-    def call(self, method: str, _params: Any, progress: Any) -> Any:
+    def call(self, method: str, _params: Any, progress: Any, _report_partial: Any) -> Any:
         progress.update(0.5, "Working")
         return {"open": OpenResult("s", (1, 1, 1)), "warm": WarmResult(1)}.get(method)
 

@@ -7,11 +7,11 @@ It is never saved, no tool offers it for editing, and it goes when the run ends,
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import slicer
 
+from VISTA3DCore.errors import VistaError
 from VISTA3DCore.worker.protocol import arrays_in
 
 from ..i18n import tr as _
@@ -20,8 +20,9 @@ from ..mrml.segments import create_segmentation
 from .stepping import Stepping
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from VISTA3DCore.anatomy.catalogue import Catalogue
-    from VISTA3DCore.errors import VistaError
     from VISTA3DCore.worker.protocol import PartialInfo
 
     from .engine import Engine
@@ -42,7 +43,14 @@ class Preview:
         if self._writing is not None and not self._writing.done:
             self._discard(partial)
             return
-        steps = self._written(partial, volume_node, label_set)
+        try:
+            labels, masks = self._taken(partial)
+            node = self._made(volume_node)
+        except VistaError as error:
+            self._on_error(error)
+            return
+        structures = [label_set[index] for index in partial.structures]
+        steps = write_in_steps(node, volume_node, labels, masks, structures, {})
         self._writing = Stepping(steps, self._engine.call_later, lambda _ids: None, self._on_error)
 
     def remove(self) -> None:
@@ -54,18 +62,13 @@ class Preview:
         if node is not None and node.GetScene() is self._scene:
             self._scene.RemoveNode(node)
 
-    def _written(
-        self, partial: PartialInfo, volume_node: slicer.vtkMRMLScalarVolumeNode, label_set: Catalogue
-    ) -> Generator[None, None, Any]:
+    def _taken(self, partial: PartialInfo) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """:raises VistaError: if the files are not there."""
         try:
-            labels = self._engine.take_array(partial.labels)
             masks = {int(index): self._engine.take_array(ref) for index, ref in partial.masks.items()}
+            return self._engine.take_array(partial.labels), masks
         finally:
             self._discard(partial)
-        yield
-        structures = [label_set[index] for index in partial.structures]
-        node = self._made(volume_node)
-        return (yield from write_in_steps(node, volume_node, labels, masks, structures, {}))
 
     def _made(self, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
         if self.node is None:

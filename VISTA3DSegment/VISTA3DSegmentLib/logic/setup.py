@@ -156,7 +156,7 @@ class Setup:
         if torch is None or not _is_enough(torch):
             missing.append(_torch_words(torch))
         if not self._has_packages():
-            missing.append(_("MONAI and a few small packages (about 30 MB)"))
+            missing.append(_("MONAI, OpenVINO and a few small packages (about 100 MB)"))
         if not missing:
             return SetupState(READY, _("Ready."))
         sentence = _("Missing: {what}. 'Install' gets it, after asking you.")
