@@ -103,7 +103,7 @@ def test_every_request_is_answered_once_until_the_goodbye():
 def test_status_is_answered_while_another_request_runs(monkeypatch):
     release, said = threading.Event(), bytearray()
 
-    def wait(_self: Any, method: str, _params: Any, progress: Any) -> None:
+    def wait(_self: Any, method: str, _params: Any, progress: Any, _report_partial: Any) -> None:
         if method == "close":
             release.wait(10)
             progress.check()

@@ -61,6 +61,7 @@ class Locator:
         restorer = NearestRestorer(ClassScores(self.backend, structures), grids)
         for block in FeaturePass(self.backend, torch.from_numpy(image)[None, None], layout).stream(progress):
             restorer.take(block, progress)
+            del block  # or the last one keeps all features in memory
         return restorer.result(Progress())
 
     def find(self, structures: tuple[Structure, ...], grid: ModelGrid, progress: Progress) -> np.ndarray | None:

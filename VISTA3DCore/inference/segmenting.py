@@ -160,6 +160,7 @@ class AutomaticRuns:
         windows = progress.part(0.0, 0.95)
         for block in self.features.blocks(scope.box, layout, request.streaming, windows, watched):
             restorer.take(block, progress)
+            del block  # or the last one keeps all features in memory while the result is made
         return restorer, restorer.result(progress.part(0.95, 1.0))
 
     def _preview(self, request: AutomaticRequest, grid: ModelGrid, scores: ClassScores, progress: Progress) -> Preview:

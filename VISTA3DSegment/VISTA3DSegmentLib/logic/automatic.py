@@ -206,7 +206,13 @@ class AutomaticRun:
             return
         self._forecast.learn(request, run.session, result.engine_ms)
         self.progressed(_WRITING, _("Writing the segments"), 0.0)
-        steps = _failing_in_words(self._written(run, catalogue(opened.label_set), opened.notes, result))
+        try:
+            # Not in the first of the steps: a run that is cancelled before it would leave the files.
+            arrays = self._engine.take_labels(result)
+        except VistaError as error:
+            self._on_error(error)
+            return
+        steps = _failing_in_words(self._written(run, catalogue(opened.label_set), opened.notes, result, *arrays))
         run.pending = Stepping(steps, self._engine.call_later, self._on_written, self._on_error)
 
     def _on_written(self, written: tuple[list[str], list[str]]) -> None:
@@ -221,17 +227,18 @@ class AutomaticRun:
         self._fail(str(error))
 
     def _written(
-        self, run: _Run, label_set: Catalogue, notes: tuple[str, ...], result: SegmentResult
+        self,
+        run: _Run,
+        label_set: Catalogue,
+        notes: tuple[str, ...],
+        result: SegmentResult,
+        labels: np.ndarray,
+        masks: Mapping[int, np.ndarray],
     ) -> Generator[None, None, tuple[list[str], list[str]]]:
         """Write a result in steps; return the ids of the segments and what people should know.
 
         :raises VistaError: if it cannot be written; then nothing of it is in the scene.
         """
-        try:
-            labels = self._engine.take_array(result.labels)
-            masks = {int(index): self._engine.take_array(ref) for index, ref in result.masks.items()}
-        finally:
-            self._discard(result)
         request, structures = run.request, [label_set[index] for index in result.structures]
         present = yield from _present(labels, masks)
         node = request.segmentation

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.worker.arrays import SharedDirectory
     from VISTA3DCore.worker.client import Event
     from VISTA3DCore.worker.keeper import Patience
+    from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
     from VISTA3DCore.worker.transports import Transport
 
 OnResult = Callable[[Result | None], Any]
@@ -222,6 +223,18 @@ class Engine:
         :raises VistaError: if it is not there.
         """
         return self.shared.take(ref)
+
+    def take_labels(self, found: SegmentResult | PartialInfo) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+        """Return labels and masks (by index) of a result, and delete their files, even if one of them is damaged.
+
+        :raises VistaError: as :meth:`take_array`.
+        """
+        try:
+            masks = {int(index): self.take_array(ref) for index, ref in found.masks.items()}
+            return self.take_array(found.labels), masks
+        finally:
+            for ref in arrays_in(found):
+                self.delete_array(ref)
 
     def delete_array(self, ref: ArrayRef) -> None:
         """Delete the file of an array."""

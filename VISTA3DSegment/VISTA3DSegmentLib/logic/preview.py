@@ -20,8 +20,6 @@ from ..mrml.segments import create_segmentation
 from .stepping import Stepping
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from VISTA3DCore.anatomy.catalogue import Catalogue
     from VISTA3DCore.worker.protocol import PartialInfo
 
@@ -44,7 +42,7 @@ class Preview:
             self._discard(partial)
             return
         try:
-            labels, masks = self._taken(partial)
+            labels, masks = self._engine.take_labels(partial)
             node = self._made(volume_node)
         except VistaError as error:
             self._on_error(error)
@@ -61,14 +59,6 @@ class Preview:
         node, self.node = self.node, None
         if node is not None and node.GetScene() is self._scene:
             self._scene.RemoveNode(node)
-
-    def _taken(self, partial: PartialInfo) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """:raises VistaError: if the files are not there."""
-        try:
-            masks = {int(index): self._engine.take_array(ref) for index, ref in partial.masks.items()}
-            return self._engine.take_array(partial.labels), masks
-        finally:
-            self._discard(partial)
 
     def _made(self, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
         if self.node is None:
