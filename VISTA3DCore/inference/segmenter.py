@@ -149,9 +149,12 @@ def _network(path: Path, config: ModelConfig) -> torch.nn.Module:
     from VISTA3DCore.network.architecture import build_network
     from VISTA3DCore.network.checkpoints import load_checkpoint
 
-    network = build_network(config)
+    with torch.device("meta"):  # random weights to be thrown away would take seconds
+        network = build_network(config)
+    state = load_checkpoint(path)[1]
     # Weights stay in the mapped file where that may be deleted meanwhile, as it may not on Windows.
-    network.load_state_dict(load_checkpoint(path)[1], assign=os.name == "posix")
+    state = state if os.name == "posix" else {name: tensor.clone() for name, tensor in state.items()}
+    network.load_state_dict(state, assign=True)
     return network
 
 
