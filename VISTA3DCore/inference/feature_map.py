@@ -218,7 +218,8 @@ class FeaturePass:
         self._patches = PatchSource(layout.pad(image), layout, backend.device)
         self._sum_device = torch.device(device or backend.device)
         self._slab: Slab | None = None
-        self._steps_down = [self._sum_on_host, self._run_on_cpu]
+        # Not bound methods: they would tie this object to itself, and its sums would outlive the run.
+        self._steps_down = [type(self)._sum_on_host, type(self)._run_on_cpu]
 
     @property
     def _channels_last(self) -> bool:
@@ -333,7 +334,7 @@ class FeaturePass:
                 f"There is not enough memory for one window of this model ({message.splitlines()[0]}); close other "
                 "programs or use a smaller model."
             )
-        self._steps_down.pop(0)()
+        self._steps_down.pop(0)(self)
         _empty_cache()
 
     def _sum_on_host(self) -> None:
