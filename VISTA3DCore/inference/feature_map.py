@@ -187,12 +187,13 @@ class Slab:
 
     def advance(self, first: int) -> None:
         """Drop the planes before ``first``."""
-        # Channel by channel where that is how they lie: what is copied aside is then small.
-        by_channel = self.sums[0].is_contiguous()
-        for volume in (*(self.sums if by_channel else (self.sums.movedim(0, -1),)), self.total_weight):
-            kept = volume.shape[self._axis] - (first - self._first)
-            remaining = volume.narrow(self._axis, first - self._first, kept).clone()
-            volume.zero_().narrow(self._axis, 0, kept).copy_(remaining)
+        shift = first - self._first
+        for volume in (self.sums.movedim(0, -1), self.total_weight):
+            planes = volume.movedim(self._axis, 0)
+            kept = len(planes) - shift
+            for number in range(kept):  # one after the other: nothing is copied aside
+                planes[number].copy_(planes[number + shift])
+            planes[kept:].zero_()
         self._first = first
 
 

@@ -159,6 +159,7 @@ class OpenVinoBackend:
         if not isinstance(self._source, nn.Module):
             self._packed = list(self._loaded.parameters())
             self._loaded = None
+            let_go(self._packed)
         return branch
 
     def _network(self) -> nn.Module:
@@ -206,6 +207,9 @@ class CompiledBranch:
             if "bad_alloc" in str(error) or "bad allocation" in str(error):
                 raise MemoryError(str(error)) from error
             raise
+        finally:
+            # The request would keep the features alive until the next window; memory that nobody touches costs nothing.
+            self._request.set_output_tensor(self._openvino.Tensor(self._openvino.Type.f32, self._shape))
         return found[0].movedim(-1, 0)
 
     def release(self) -> None:
