@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
 
-import numpy as np
 import torch
 
 from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning
@@ -124,15 +123,8 @@ def zero_features(
 ) -> torch.Tensor:
     """Return zeros [C, x, y, z] that lie in memory as a runtime's features do."""
     if channels_last:
-        return _zeros((*shape, channels), torch.device(device), dtype).movedim(-1, 0)
-    return _zeros((channels, *shape), torch.device(device), dtype)
-
-
-def _zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Return zeros; on the host they take memory when something is added to them, by when a runtime has settled."""
-    if device.type != "cpu":
-        return torch.zeros(shape, device=device, dtype=dtype)
-    return torch.from_numpy(np.zeros(shape, dtype=str(dtype).removeprefix("torch.")))
+        return torch.zeros((*shape, channels), device=device, dtype=dtype).movedim(-1, 0)
+    return torch.zeros((channels, *shape), device=device, dtype=dtype)
 
 
 @torch.inference_mode()

@@ -207,9 +207,6 @@ class CompiledBranch:
             if "bad_alloc" in str(error) or "bad allocation" in str(error):
                 raise MemoryError(str(error)) from error
             raise
-        finally:
-            # The request would keep the features alive until the next window; memory that nobody touches costs nothing.
-            self._request.set_output_tensor(self._openvino.Tensor(self._openvino.Type.f32, self._shape))
         return found[0].movedim(-1, 0)
 
     def release(self) -> None:
