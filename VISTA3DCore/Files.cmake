@@ -145,8 +145,12 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/graphs.py
   VISTA3DCore/network/backends/kernels/__init__.py
   VISTA3DCore/network/backends/kernels/choice.py
+  VISTA3DCore/network/backends/kernels/convolution.py
+  VISTA3DCore/network/backends/kernels/cuda_convolve.py
+  VISTA3DCore/network/backends/kernels/nvrtc.py
   VISTA3DCore/network/backends/kernels/operations.py
   VISTA3DCore/network/backends/kernels/triton_classify.py
+  VISTA3DCore/network/backends/kernels/triton_convolve.py
   VISTA3DCore/network/backends/kernels/triton_normalise.py
   VISTA3DCore/network/backends/memory.py
   VISTA3DCore/network/backends/openvino_backend.py
@@ -247,6 +251,7 @@ set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/evaluation/paper_table.json
+  VISTA3DCore/network/backends/kernels/convolve.cu
   VISTA3DCore/training/hu_statistics.json
   VISTA3DCore/training/stages/automatic-finetuning.yaml
   VISTA3DCore/training/stages/automatic.yaml

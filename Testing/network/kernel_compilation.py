@@ -8,10 +8,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from VISTA3DCore.network.backends.kernels import triton_classify, triton_normalise
+from VISTA3DCore.network.backends.kernels import triton_classify, triton_convolve, triton_normalise
 
 _FLOATS, _INTEGER = "*fp32", "i32"
 _TILE = {"CHANNELS": 48, "ROWS": 128, "COLUMNS": 64}
+# Instructions that move 16 bytes.
+_WIDE = ("v4.b32", "cp.async.cg")
 # Types of the arguments in their order, then the constants. "*" stands for the image's type.
 KERNELS = {
     "_part_statistics": ([*"**", _FLOATS, _FLOATS, _INTEGER], {**_TILE, "TILES": 16, "ADD": True}),
@@ -24,13 +26,21 @@ KERNELS = {
         [_FLOATS, _FLOATS, "*i32", "*i16", "*i8", *[_INTEGER] * 4],
         {**_TILE, "CLASSES": 32},
     ),
+    "_gather": (
+        [*"****", _FLOATS, _FLOATS, _INTEGER],
+        {
+            "Y": 64, "Z": 64, "STRIDE": 1, "CHANNELS": 96, "COLUMNS": 96,
+            "ROWS": 128, "DEEP": 64, "WIDE": 128, "ADD": True,
+        },
+    ),
 }
+MODULES = (triton_classify, triton_convolve, triton_normalise)
 
 
 def compile_kernel(name: str, image: str, capability: int) -> triton.compiler.CompiledKernel:
     """Compile one kernel for images of a type and a compute capability, e.g. 90."""
     types, constants = KERNELS[name]
-    function = getattr(triton_classify if name == "_classify" else triton_normalise, name)
+    function = next(getattr(module, name) for module in MODULES if hasattr(module, name))
     arguments = dict(zip(function.arg_names, [image if one == "*" else one for one in types], strict=False))
     # Tensors of torch begin at multiples of 16 bytes, so rows of 8 half-precision channels are read at once.
     aligned = {(place,): [["tt.divisibility", 16]] for place, one in enumerate(arguments.values()) if "*" in one}
@@ -43,8 +53,9 @@ def main() -> None:
     """Compile all of them."""
     for capability in map(int, sys.argv[1:]):
         for name in KERNELS:
-            for image in ("*fp16", "*bf16", "*fp32"):
-                wide = "v4.b32" in compile_kernel(name, image, capability).asm["ptx"]
+            for image in ("*fp16", "*bf16") if name == "_gather" else ("*fp16", "*bf16", "*fp32"):
+                program = compile_kernel(name, image, capability).asm["ptx"]
+                wide = any(instruction in program for instruction in _WIDE)
                 print(capability, name, image, "wide" if wide else "narrow")
 
 

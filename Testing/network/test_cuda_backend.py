@@ -85,13 +85,19 @@ def test_half_precision_stays_close_and_answers_in_float32(precision):
 def test_every_image_stays_channels_last_so_that_the_kernels_suit():
     seen = []
 
-    def noting(image, *arguments, before=None, after=None, **options):
-        images = [one for one in (image, before, after) if one is not None]
-        seen.extend(one.is_contiguous(memory_format=torch.channels_last_3d) for one in images)
-        return operations.normalise(image, *arguments, before=before, after=after, **options)
+    def noting(operation):
+        def run(image, *arguments, after=None, **options):
+            images = [one for one in (image, after, *arguments) if isinstance(one, torch.Tensor)]
+            seen.extend(one.is_contiguous(memory_format=torch.channels_last_3d) for one in images)
+            return (
+                operation(image, *arguments, **options) if after is None else operation(image, *arguments, after=after)
+            )
+
+        return run
 
     # On a processor, torch keeps the layout in bfloat16 alone.
-    _, backend = both(mode=Mode("bfloat16"), kernels=Kernels("noting", "", noting))
+    kernels = Kernels("noting", "", noting(operations.measure), noting(operations.normalise))
+    _, backend = both(mode=Mode("bfloat16"), kernels=kernels)
     features = backend.automatic_features_batch(patch_of(NARROW))
     assert features.is_contiguous(memory_format=torch.channels_last_3d)
     backend.click_scores(backend.click_features(patch_of(NARROW)), TOKENS["several"])
@@ -289,7 +295,7 @@ def test_the_device_starts_in_float16():
     assert backend.channels_last
 
 
-def reuse_memory(image, *_, before=None, after=None, overwrite=False):
+def reuse_memory(image, *_, moments=None, after=None, overwrite=False):
     """Take the memory that the fused kernel takes; what it computes does not matter."""
     return image if overwrite else torch.empty_like(image)
 
@@ -297,7 +303,7 @@ def reuse_memory(image, *_, before=None, after=None, overwrite=False):
 def test_images_inside_the_network_take_no_more_than_is_reckoned():
     config = replace(NARROW, blocks_down=(1, 2, 2, 2))
     network = network_of(config)
-    rebuild = Rebuilder(Kernels("none", "", reuse_memory), CPU, torch.float32, torch.channels_last_3d)
+    rebuild = Rebuilder(Kernels("none", "", normalise=reuse_memory), CPU, torch.float32, torch.channels_last_3d)
     encoder = rebuild.encoder(network.image_encoder.encoder)
     decoder = rebuild.decoder(network.image_encoder.up_layers_auto, network.class_head.image_post_mapping)
     with torch.inference_mode(), LiveBytes() as traced:

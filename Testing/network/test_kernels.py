@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for, triton_kernels
-from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Normalisation
+from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Convolution, Normalisation
 
 # On a CUDA device these are tests of the device, elsewhere of what stands in for it.
 pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
@@ -51,16 +53,17 @@ def test_normalising_equals_the_twin(kernels, shape, activation):
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("before", "after", "overwrite"), product([False, True], repeat=3))
-def test_residuals_are_added_where_they_should(kernels, before, after, overwrite):
+@pytest.mark.parametrize(("measured", "after", "overwrite"), product([False, True], repeat=3))
+def test_residuals_are_added_where_they_should(kernels, measured, after, overwrite):
     shape, results = SHAPES["released"], []
-    for normalise in (operations.normalise, kernels.normalise):
+    for run in (operations, kernels):
         image = image_of(shape)
-        residuals = {"before": image_of(shape, 1) if before else None, "after": image_of(shape, 2) if after else None}
-        result = normalise(image, Normalisation(), RELU, **residuals, overwrite=overwrite)
+        moments = run.measure(image, image_of(shape, 1)) if measured else None
+        residual = image_of(shape, 2) if after else None
+        result = run.normalise(image, Normalisation(), RELU, moments=moments, after=residual, overwrite=overwrite)
         results.append((result, None if overwrite else image))
     torch.testing.assert_close(results[1], results[0], atol=2e-5, rtol=1e-5)
-    if before and not overwrite:
+    if measured and not overwrite:
         torch.testing.assert_close(results[1][1], image_of(shape) + image_of(shape, 1))
 
 
@@ -92,9 +95,74 @@ def test_parts_of_several_tiles_are_merged(kernels, monkeypatch):
 
     monkeypatch.setattr(triton_normalise, "_MOST_PARTS", 4)  # reached by windows of 128^3 only
     shape = (2, 8, 10, 10, 13)
-    expected = operations.normalise(image_of(shape), affine(8), RELU, before=image_of(shape, 1))
-    found = kernels.normalise(image_of(shape), affine(8), RELU, before=image_of(shape, 1))
+    expected = operations.normalise(image_of(shape) + image_of(shape, 1), affine(8), RELU)
+    image = image_of(shape)
+    moments = kernels.measure(image, image_of(shape, 1))
+    found = kernels.normalise(image, affine(8), RELU, moments=moments)
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_more_parts_than_are_merged_at_once(kernels, monkeypatch):
+    from VISTA3DCore.network.backends.kernels import triton_normalise
+
+    shape = (2, 8, 10, 10, 13)
+    image, expected = image_of(shape), operations.normalise(image_of(shape), affine(8), RELU)
+    moments = kernels.measure(image)
+    assert moments.means.shape[1] > 8
+    monkeypatch.setattr(triton_normalise, "_MOST_PARTS", 4)
+    found = kernels.normalise(image, affine(8), RELU, moments=moments)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+# Channels in and out, stride, extents of what comes out: one channel, tiles of several planes, a filled-up tile.
+GATHERED = {"first": (1, 48, 1, (4, 8, 8)), "down": (48, 96, 2, (2, 8, 16)), "wide": (96, 96, 1, (3, 8, 16))}
+
+
+def half_convolution(channels: int, columns: int, stride: int) -> Convolution:
+    generator = torch.Generator().manual_seed(5)
+    weight = torch.randn(columns, channels, 3, 3, 3, generator=generator) / (27 * channels) ** 0.5
+    return Convolution(weight.to(DEVICE, torch.float16), None, (stride,) * 3, (1, 1, 1))
+
+
+@pytest.mark.parametrize("add", [False, True], ids=["alone", "residual"])
+@pytest.mark.parametrize("case", GATHERED.values(), ids=GATHERED)
+def test_gathered_convolutions_equal_the_twin(kernels, case, add):
+    from VISTA3DCore.network.backends.kernels import triton_convolve
+
+    (channels, columns, stride, extents), batch = case, 2
+    convolution = half_convolution(channels, columns, stride)
+    image = image_of((batch, channels, *(side * stride for side in extents)), dtype=torch.float16)
+    after = image_of((batch, columns, *extents), 1, torch.float16) if add else None
+    assert triton_convolve.suits(image, convolution)
+    found, moments = triton_convolve.convolve(image, convolution, after)
+    exact = functional.conv3d(image.float(), convolution.weight.float(), None, stride, 1)
+    exact = exact + after.float() if add else exact
+    torch.testing.assert_close(found.float(), exact, atol=2e-3, rtol=2e-3)
+    expected = operations.normalise(found.float(), affine(columns), RELU)
+    normalised = kernels.normalise(found, affine(columns), RELU, moments=moments).float()
+    torch.testing.assert_close(normalised, expected, atol=2e-3, rtol=2e-3)
+
+
+def test_convolutions_that_do_not_suit_are_left_to_cudnn(kernels):
+    from VISTA3DCore.network.backends.kernels import triton_convolve
+
+    image = image_of((1, 48, 4, 8, 8), dtype=torch.float16)
+    convolution = half_convolution(48, 48, 1)
+    assert triton_convolve.suits(image, convolution)
+    assert not triton_convolve.suits(image.contiguous(), convolution)
+    assert not triton_convolve.suits(image.float(), convolution)
+    assert not triton_convolve.suits(image[:, :, :, :, :7], convolution)
+    assert not triton_convolve.suits(image, replace(convolution, output_padding=(0, 0, 0)))
+    assert not triton_convolve.suits(image, replace(convolution, padding=(0, 0, 0)))
+    assert not triton_convolve.pays(image, convolution)  # too small to be worth it, wherever it is
+
+
+def test_a_product_with_a_bias_is_the_convolution_it_stands_for():
+    image, weight = image_of((2, 8, 3, 4, 5)), torch.linspace(-1, 1, 12 * 8, device=DEVICE).view(12, 8, 1, 1, 1)
+    bias = torch.linspace(0, 3, 12, device=DEVICE)
+    found = Convolution(weight, bias, (1, 1, 1), (0, 0, 0))(image)
+    assert found.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(found, functional.conv3d(image.contiguous(), weight, bias), atol=1e-5, rtol=1e-5)
 
 
 def test_statistics_survive_a_mean_far_from_zero(kernels):
@@ -153,8 +221,8 @@ def test_the_kernels_compile_for_gpus_of_several_generations():
     command = [sys.executable, str(Path(__file__).with_name("kernel_compilation.py")), "80", "86", "89", "90"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     lines = printed.splitlines()
-    assert len(lines) == 4 * 4 * 3
-    assert all(line.endswith("wide") for line in lines if "_apply" in line or "_part" in line)
+    assert len(lines) == 4 * (4 * 3 + 2)
+    assert all(line.endswith("wide") for line in lines if "_apply" in line or "_part" in line or "_gather" in line)
 
 
 @pytest.mark.gpu

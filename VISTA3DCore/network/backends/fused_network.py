@@ -1,8 +1,8 @@
 """The convolutional part of the network, rebuilt as a list of fused steps on the network's own weights.
 
-MONAI's modules normalise, activate and add one after the other, each reading and writing the whole image. Here each
-step is a convolution or one fused :func:`~VISTA3DCore.network.backends.kernels.operations.normalise`; a block hands on
-the residual that is left to be added, because the next normalisation adds it in passing. Images stay channels-last.
+MONAI's modules normalise, activate and add one after the other, each reading and writing the whole image. Here they
+are part of the convolutions before and behind them wherever there is a kernel for it, see
+:meth:`~VISTA3DCore.network.backends.kernels.choice.Kernels.convolve`. Images stay channels-last.
 """
 
 from __future__ import annotations
@@ -12,34 +12,24 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from VISTA3DCore.network.backends.kernels.choice import Kernels
-from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Normalisation
+from VISTA3DCore.network.backends.kernels.operations import (
+    GELU,
+    IDENTITY,
+    RELU,
+    Activation,
+    Convolution,
+    Entry,
+    Moments,
+    Normalisation,
+)
 
 _HARMLESS = (nn.Identity, nn.Dropout, nn.Dropout3d)
 
 
 class UnknownLayerError(Exception):
     """The network has a layer that cannot be rebuilt; it must run as it is."""
-
-
-@dataclass(frozen=True, eq=False)
-class Convolution:
-    """A 3-D convolution, transposed where ``output_padding`` is given."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    output_padding: tuple[int, ...] | None = None
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        if self.output_padding is None:
-            return functional.conv3d(image, self.weight, self.bias, self.stride, self.padding)
-        return functional.conv_transpose3d(
-            image, self.weight, self.bias, self.stride, self.padding, self.output_padding
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +41,10 @@ class Unit:
     normalisation: Normalisation
     activation: Activation = IDENTITY
 
-    def __call__(self, image: torch.Tensor, after: torch.Tensor | None = None) -> torch.Tensor:
-        """Return activation(norm(conv(image)) + after)."""
-        return self.kernels.normalise(
-            self.convolution(image), self.normalisation, self.activation, after=after, overwrite=True
-        )
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return activation(norm(conv(image)))."""
+        image, moments = self.kernels.convolve(image, self.convolution)
+        return self.kernels.normalise(image, self.normalisation, self.activation, moments=moments, overwrite=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,56 +52,72 @@ class PreActivationBlock:
     """MONAI's ``SegResBlock``: normalise, activate, convolve, twice; then add the input."""
 
     kernels: Kernels
-    first: Normalisation
-    unit: Unit
-    last: Convolution
+    normalisations: tuple[Normalisation, Normalisation]
+    convolutions: tuple[Convolution, Convolution]
 
-    def __call__(self, image: torch.Tensor, pending: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Take and return an image and what is left to be added to it."""
-        active = self.kernels.normalise(image, self.first, RELU, before=pending)
-        inner = self.unit(active)
-        del active  # its memory is free for the last convolution
-        return self.last(inner), image
+    def __call__(self, image: torch.Tensor, moments: Moments | None) -> tuple[torch.Tensor, Moments | None]:
+        """Take and return an image and its moments, where they are known."""
+        first, second = self.normalisations
+        inner, inside = self.kernels.convolve(image, self.convolutions[0], Entry(first, RELU, moments))
+        entry = Entry(second, RELU, inside, overwrite=True)
+        return self.kernels.convolve(inner, self.convolutions[1], entry, after=image)
 
 
 @dataclass(frozen=True, eq=False)
 class PostActivationBlock:
-    """MONAI's ``UnetResBlock`` with as many channels out as in."""
+    """MONAI's ``UnetResBlock`` with as many channels out as in: convolve and normalise, twice, activated in between.
 
-    first: Unit
-    second: Unit
+    Its input is added before the last activation.
+    """
+
+    kernels: Kernels
+    convolutions: tuple[Convolution, Convolution]
+    normalisations: tuple[Normalisation, Normalisation]
+    activation: Activation
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        return self.second(self.first(image), after=image)
+        first, second = self.normalisations
+        inner, inside = self.kernels.convolve(image, self.convolutions[0])
+        entry = Entry(first, self.activation, inside, overwrite=True)
+        result, moments = self.kernels.convolve(inner, self.convolutions[1], entry)
+        del inner  # its memory is free for what normalising may take
+        return self.kernels.normalise(result, second, self.activation, moments=moments, after=image, overwrite=True)
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
     """Residual blocks of one resolution, and the convolution that leads to it (up) or on from it (down)."""
 
+    kernels: Kernels
     blocks: tuple[PreActivationBlock, ...]
     resample: Convolution | None
 
-    def __call__(self, image: torch.Tensor, pending: torch.Tensor | None = None) -> torch.Tensor:
-        """Run the blocks on image + pending."""
+    def __call__(
+        self, image: torch.Tensor, moments: Moments | None = None, skip: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the blocks on image + skip, or on an image whose moments may be known."""
+        if skip is not None:
+            moments = self.kernels.measure(image, skip)
         for block in self.blocks:
-            image, pending = block(image, pending)
-        return image if pending is None else image.add_(pending)
+            image, moments = block(image, moments)
+        return image
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
     """From a patch [B, 1, x, y, z] to the images of all levels, the finest first."""
 
+    kernels: Kernels
     initial: Convolution
     levels: tuple[Level, ...]
 
     def __call__(self, patch: torch.Tensor) -> list[torch.Tensor]:
-        image, outputs = self.initial(patch), []
+        image, moments = self.kernels.convolve(patch, self.initial)
+        outputs = []
         for level in self.levels:
-            outputs.append(level(image))
+            outputs.append(level(image, moments))
             if level.resample is not None:
-                image = level.resample(outputs[-1])
+                image, moments = self.kernels.convolve(outputs[-1], level.resample)
         return outputs
 
 
@@ -128,7 +133,7 @@ class Decoder:
         """Decode; the list is emptied on the way, so that the images' memory is free for what follows."""
         image = encoded.pop()
         for level in self.levels:
-            image = level(level.resample(image), encoded.pop())
+            image = level(level.resample(image), skip=encoded.pop())
         image = self.head(image)
         for step in self.tail:
             image = step(image)
@@ -154,7 +159,7 @@ class Rebuilder:
         :raises UnknownLayerError: as all of these, if the network is built of other layers than expected.
         """
         levels = tuple(self._level(level["blocks"], level["downsample"]) for level in encoder.layers)
-        return Encoder(self.convolution(encoder.conv_init), levels)
+        return Encoder(self._kernels, self.convolution(encoder.conv_init), levels)
 
     def decoder(self, up_layers: Iterable[nn.ModuleDict], tail: nn.Sequential) -> Decoder:
         """Rebuild one of the decoders of ``SegResNetDS2`` with what follows it: a class head or ``feat_downsample``."""
@@ -190,13 +195,14 @@ class Rebuilder:
 
     def _level(self, blocks: nn.Sequential, resample: nn.Module) -> Level:
         ends = isinstance(resample, nn.Identity)
-        return Level(tuple(self._block(block) for block in blocks), None if ends else self.convolution(resample))
+        leading = None if ends else self.convolution(resample)
+        return Level(self._kernels, tuple(self._block(block) for block in blocks), leading)
 
     def _block(self, block: nn.Module) -> PreActivationBlock:
         if {_activation(block.act1), _activation(block.act2)} != {RELU}:
             raise UnknownLayerError("a residual block with other activations than ReLU")
-        unit = self.unit(block.conv1, block.norm2, RELU)
-        return PreActivationBlock(self._kernels, self.normalisation(block.norm1), unit, self.convolution(block.conv2))
+        normalisations = self.normalisation(block.norm1), self.normalisation(block.norm2)
+        return PreActivationBlock(self._kernels, normalisations, self._convolutions(block))
 
     def _tail(self, tail: nn.Sequential) -> tuple[PostActivationBlock | Unit, ...]:
         layers = list(tail)
@@ -208,10 +214,11 @@ class Rebuilder:
     def _post_activation_block(self, block: nn.Module) -> PostActivationBlock:
         if block.downsample:
             raise UnknownLayerError("a residual block that changes the number of channels")
-        activation = _activation(block.lrelu)
-        return PostActivationBlock(
-            self.unit(block.conv1, block.norm1, activation), self.unit(block.conv2, block.norm2, activation)
-        )
+        normalisations = self.normalisation(block.norm1), self.normalisation(block.norm2)
+        return PostActivationBlock(self._kernels, self._convolutions(block), normalisations, _activation(block.lrelu))
+
+    def _convolutions(self, block: nn.Module) -> tuple[Convolution, Convolution]:
+        return self.convolution(block.conv1), self.convolution(block.conv2)
 
     def _converted(self, parameter: torch.Tensor) -> torch.Tensor:
         return parameter.detach().to(self._device, self._dtype)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, wraps
+from dataclasses import dataclass, replace
+from functools import cache, partial, wraps
 from typing import TypeVar
 
 import torch
 
 from VISTA3DCore.network.backends.kernels import operations
-from VISTA3DCore.network.backends.kernels.operations import RELU, Normalisation
+from VISTA3DCore.network.backends.kernels.operations import RELU, Convolution, Entry, Moments, Normalisation
+
+_WRONG = "they do not agree with PyTorch"
 
 Result = TypeVar("Result")
 
@@ -21,17 +23,42 @@ class Kernels:
 
     :param name: ``triton`` or ``torch``.
     :param reason: why this one, for people.
+    :param fused: convolves with what lies around it; returns None where it cannot, or where that is no faster.
     """
 
     name: str
     reason: str
+    measure: Callable[..., Moments | None] = operations.measure
     normalise: Callable[..., torch.Tensor] = operations.normalise
     classify: Callable[..., tuple[torch.Tensor, torch.Tensor]] = operations.classify
+    fused: Callable[..., tuple[torch.Tensor, Moments] | None] | None = None
+
+    def convolve(
+        self,
+        image: torch.Tensor,
+        convolution: Convolution,
+        entry: Entry | None = None,
+        after: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, Moments | None]:
+        """Return convolution(activation(norm(image))) + after and, where they come in passing, its moments.
+
+        :param image: [B, C, x, y, z]. :param entry: normalisation and activation, or None for neither.
+        :param after: a residual of the result's shape, or None.
+        """
+        found = self.fused(image, convolution, entry, after) if self.fused else None
+        if found is not None:
+            return found
+        if entry is not None:
+            image = self.normalise(
+                image, entry.normalisation, entry.activation, moments=entry.moments, overwrite=entry.overwrite
+            )
+        result = convolution(image)
+        return result if after is None else result.add_(after), None
 
 
 @cache
 def kernels_for(device: torch.device) -> Kernels:
-    """Return Triton's kernels on a CUDA device where they run and are right, else plain PyTorch."""
+    """Return the fused kernels on a CUDA device where they run and are right, else plain PyTorch."""
     if device.type != "cuda":
         return Kernels("torch", "fused kernels are for CUDA devices")
     try:
@@ -39,6 +66,11 @@ def kernels_for(device: torch.device) -> Kernels:
         _try_out(kernels, device)
     except Exception as error:  # a compiler, a driver or a file may be missing: whatever it is, do without
         return Kernels("torch", f"Triton's kernels cannot be used here ({_first_line(error)})")
+    try:
+        _try_out_on_chip(kernels, device)
+    except Exception as error:
+        reason = f"{kernels.reason}, but not CUDA's own ({_first_line(error)})"
+        return replace(kernels, reason=reason, fused=partial(kernels.fused, on_chip=False))
     return kernels
 
 
@@ -47,10 +79,10 @@ def triton_kernels() -> Kernels:
 
     :raises ImportError: if Triton is not installed.
     """
-    from VISTA3DCore.network.backends.kernels import triton_classify, triton_normalise
+    from VISTA3DCore.network.backends.kernels import convolution, triton_classify, triton_normalise
 
-    operations_there = (_there(one) for one in (triton_normalise.normalise, triton_classify.classify))
-    return Kernels("triton", "fused kernels run", *operations_there)
+    run = triton_normalise.measure, triton_normalise.normalise, triton_classify.classify, convolution.convolve_fused
+    return Kernels("triton", "fused kernels run", *(_there(one) for one in run))
 
 
 def _there(operation: Callable[..., Result]) -> Callable[..., Result]:
@@ -78,7 +110,28 @@ def _try_out(kernels: Kernels, device: torch.device) -> None:
     expected = operations.classify(features, features[:5], values)[0]
     close = torch.allclose(normalised, operations.normalise(image, *arguments), atol=1e-4)
     if not close or (labels == expected).float().mean() < 0.99:
-        raise RuntimeError("they do not agree with PyTorch")
+        raise RuntimeError(_WRONG)
+
+
+@torch.inference_mode()
+def _try_out_on_chip(kernels: Kernels, device: torch.device) -> None:
+    """As :func:`_try_out`, for the kernel that holds all weights on the chip, where the device has room for it.
+
+    :raises RuntimeError: if it does not give what its twin gives.
+    """
+    from VISTA3DCore.network.backends.kernels import cuda_convolve
+
+    numbers = torch.linspace(-3, 5, 48 * 3 * 8 * 32, device=device).sin_().half()
+    image = numbers.view(1, 3, 8, 32, 48).permute(0, 4, 1, 2, 3)
+    weight = (torch.linspace(0, 9, 48 * 48 * 27, device=device).square_().sin_() / 36).half().view(48, 48, 3, 3, 3)
+    convolution = Convolution(weight, None, (1, 1, 1), (1, 1, 1))
+    if not cuda_convolve.suits(image, convolution):
+        return
+    entry = Entry(Normalisation(), RELU)
+    found, _ = kernels.convolve(image, convolution, entry, after=image)
+    expected = convolution(operations.normalise(image, Normalisation(), RELU)).add_(image)
+    if not torch.allclose(found, expected, atol=2e-2):
+        raise RuntimeError(_WRONG)
 
 
 def _first_line(error: Exception) -> str:

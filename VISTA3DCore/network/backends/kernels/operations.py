@@ -36,24 +36,87 @@ class Activation:
 IDENTITY, RELU, GELU = Activation(), Activation(slope=0.0), Activation(gelu=True)
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What is known of the voxels of each channel, part by part of an image.
+
+    :param means: [B, parts, C] float32.
+    :param squares: [B, parts, C] float32, sums of squared deviations from the part's mean.
+    :param voxels: of a part; the last ones may have fewer.
+    """
+
+    means: torch.Tensor
+    squares: torch.Tensor
+    voxels: int
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """What is done to an image before it is convolved.
+
+    :param moments: the image's, where they are known.
+    :param overwrite: the image is not needed any more, and its memory may be used.
+    """
+
+    normalisation: Normalisation
+    activation: Activation
+    moments: Moments | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """A 3-D convolution, transposed where ``output_padding`` is given."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...] | None = None
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        if self.output_padding is not None:
+            return functional.conv_transpose3d(
+                image, self.weight, self.bias, self.stride, self.padding, self.output_padding
+            )
+        if self._is_product and image.is_contiguous(memory_format=torch.channels_last_3d):
+            # A matrix product adds the bias in passing; a convolution, in another pass.
+            rows = image.permute(0, 2, 3, 4, 1)
+            product = torch.addmm(self.bias, rows.flatten(0, 3), self.weight.flatten(1).T)
+            return product.view(*rows.shape[:4], -1).permute(0, 4, 1, 2, 3)
+        return functional.conv3d(image, self.weight, self.bias, self.stride, self.padding)
+
+    @property
+    def _is_product(self) -> bool:
+        return self.bias is not None and self.weight.shape[2:] == (1, 1, 1) and set(self.stride) == {1}
+
+
+def measure(image: torch.Tensor, before: torch.Tensor | None = None) -> Moments | None:
+    """Add ``before``, a residual, to an image [B, C, x, y, z] in place, and return the sum's moments.
+
+    Here they are not taken; :func:`normalise` finds them anyway.
+    """
+    if before is not None:
+        image += before
+    return None
+
+
 def normalise(
     image: torch.Tensor,
     normalisation: Normalisation,
     activation: Activation = IDENTITY,
     *,
-    before: torch.Tensor | None = None,
+    moments: Moments | None = None,  # noqa: ARG001 - plain torch has no use for it, nor for the last one
     after: torch.Tensor | None = None,
-    overwrite: bool = False,  # noqa: ARG001 - plain torch has no use for it
+    overwrite: bool = False,  # noqa: ARG001
 ) -> torch.Tensor:
-    """Return activation(norm(image + before) + after).
+    """Return activation(norm(image) + after).
 
-    :param image: [B, C, x, y, z]; ``before`` is added to it in place, so that it holds the sum afterwards.
-    :param before: [B, C, x, y, z], a residual that was left to be added, or None.
+    :param image: [B, C, x, y, z].
+    :param moments: the image's, where they are known.
     :param after: [B, C, x, y, z], a residual to add between normalisation and activation, or None.
     :param overwrite: the image is not needed any more, and a kernel may use its memory for the result.
     """
-    if before is not None:
-        image += before
     if len(image) == 1:
         result = _normalised(image, normalisation)
     else:

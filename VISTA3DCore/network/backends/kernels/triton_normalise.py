@@ -1,8 +1,9 @@
 """Instance normalisation, activation and residual additions in two passes over a channels-last image.
 
 Unfused, they move 14 GB per window of the released model, as much time as its convolutions on an H100. The first pass
-adds the residual and takes the statistics, the second normalises, adds and activates. Sums are float32 and taken in a
-fixed order, by parts that are merged without cancellation (Chan, Golub and LeVeque 1979), so results repeat exactly.
+adds the residual and takes the moments, which some convolutions do in passing; the second normalises, adds and
+activates. Sums are float32 and taken in a fixed order, by parts that are merged without cancellation (Chan, Golub and
+LeVeque 1979), so results repeat exactly.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import triton
 import triton.language as tl
 
 from VISTA3DCore.network.backends.kernels import operations
-from VISTA3DCore.network.backends.kernels.operations import IDENTITY, Activation, Normalisation
+from VISTA3DCore.network.backends.kernels.operations import IDENTITY, Activation, Moments, Normalisation
 
 _ROWS = 128
 """Voxels of a tile; with 64 channels its 8192 values fit a program's registers."""
@@ -83,15 +84,25 @@ def _merge_statistics(
 ):
     """Merge the parts, and write the factor and summand that normalise each channel."""
     batch, columns = tl.program_id(1), tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    rows = tl.arange(0, PARTS)
     known = columns < CHANNELS
-    inside = (rows < parts)[:, None] & known[None, :]
-    place = (batch * parts + rows[:, None]) * CHANNELS + columns[None, :]
-    count = tl.minimum(tl.maximum(voxels - rows * part_voxels, 0), part_voxels).to(tl.float32)[:, None]
-    part_mean = tl.load(means + place, mask=inside, other=0.0)
-    mean = tl.sum(part_mean * (count / voxels), axis=0)
-    step = tl.where(inside, part_mean - mean[None, :], 0.0)
-    square = tl.sum(tl.load(squares + place, mask=inside, other=0.0) + step * step * count, axis=0)
+    merged = 0.0
+    mean = tl.zeros((COLUMNS,), dtype=tl.float32)
+    square = tl.zeros((COLUMNS,), dtype=tl.float32)
+    for start in range(0, parts, PARTS):
+        rows = start + tl.arange(0, PARTS)
+        inside = (rows < parts)[:, None] & known[None, :]
+        place = (batch * parts + rows[:, None]) * CHANNELS + columns[None, :]
+        count = tl.minimum(tl.maximum(voxels - rows * part_voxels, 0), part_voxels).to(tl.float32)[:, None]
+        part_mean = tl.load(means + place, mask=inside, other=0.0)
+        here = tl.sum(count)
+        chunk_mean = tl.sum(part_mean * (count / here), axis=0)
+        step = tl.where(inside, part_mean - chunk_mean[None, :], 0.0)
+        more = tl.sum(tl.load(squares + place, mask=inside, other=0.0) + step * step * count, axis=0)
+        total = merged + here
+        move = chunk_mean - mean
+        square += more + move * move * (merged * here / total)
+        mean += move * (here / total)
+        merged = total
     factor = 1.0 / tl.sqrt(square / voxels + epsilon)
     summand = tl.zeros((COLUMNS,), dtype=tl.float32)
     if AFFINE:
@@ -135,21 +146,44 @@ def _apply(
     tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
 
 
+def measure(image: torch.Tensor, before: torch.Tensor | None = None) -> Moments | None:
+    """As :func:`VISTA3DCore.network.backends.kernels.operations.measure`, which gets the images that do not suit."""
+    if not _suits(image, before):
+        return operations.measure(image, before)
+    batch, channels, voxels = len(image), image.shape[1], image[0, 0].numel()
+    columns, tiles = _columns(channels), _tiles(voxels)
+    parts = triton.cdiv(voxels, _ROWS * tiles)
+    means, squares = torch.empty((2, batch, parts, channels), device=image.device).unbind()
+    _part_statistics[(parts, triton.cdiv(channels, columns), batch)](
+        image,
+        image if before is None else before,
+        means,
+        squares,
+        voxels,
+        CHANNELS=channels,
+        ROWS=_ROWS,
+        COLUMNS=columns,
+        TILES=tiles,
+        ADD=before is not None,
+    )
+    return Moments(means, squares, _ROWS * tiles)
+
+
 def normalise(
     image: torch.Tensor,
     normalisation: Normalisation,
     activation: Activation = IDENTITY,
     *,
-    before: torch.Tensor | None = None,
+    moments: Moments | None = None,
     after: torch.Tensor | None = None,
     overwrite: bool = False,
 ) -> torch.Tensor:
     """As :func:`VISTA3DCore.network.backends.kernels.operations.normalise`, which gets the images that do not suit."""
-    if not _suits(image, before, after):
-        return operations.normalise(image, normalisation, activation, before=before, after=after, overwrite=overwrite)
-    scale, shift = _statistics(image, normalisation, before)
-    result = image if overwrite else torch.empty_like(image)
+    if not _suits(image, after):
+        return operations.normalise(image, normalisation, activation, after=after, overwrite=overwrite)
     channels, voxels = image.shape[1], image[0, 0].numel()
+    scale, shift = factors(normalisation, moments or measure(image), voxels)
+    result = image if overwrite else torch.empty_like(image)
     columns = _columns(channels)
     _apply[(triton.cdiv(voxels, _ROWS), triton.cdiv(channels, columns), len(image))](
         image,
@@ -179,41 +213,27 @@ def _suits(image: torch.Tensor, *others: torch.Tensor | None) -> bool:
     )
 
 
-def _statistics(
-    image: torch.Tensor, normalisation: Normalisation, before: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return factor and summand [B, C] for each channel; adds ``before`` to the image."""
-    batch, channels, voxels = len(image), image.shape[1], image[0, 0].numel()
-    columns, tiles = _columns(channels), _tiles(voxels)
-    parts = triton.cdiv(voxels, _ROWS * tiles)
-    means, squares = torch.empty((2, batch, parts, channels), device=image.device).unbind()
-    _part_statistics[(parts, triton.cdiv(channels, columns), batch)](
-        image,
-        image if before is None else before,
-        means,
-        squares,
-        voxels,
-        CHANNELS=channels,
-        ROWS=_ROWS,
-        COLUMNS=columns,
-        TILES=tiles,
-        ADD=before is not None,
-    )
-    scale, shift = torch.empty((2, batch, channels), device=image.device).unbind()
+def factors(normalisation: Normalisation, moments: Moments, voxels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factor and the summand that normalise each channel, [B, C] each.
+
+    :param voxels: of an image.
+    """
+    batch, parts, channels = moments.means.shape
+    scale, shift = torch.empty((2, batch, channels), device=moments.means.device).unbind()
     affine = normalisation.weight is not None
     _merge_statistics[(triton.cdiv(channels, _MERGED_CHANNELS), batch)](
-        means,
-        squares,
+        moments.means,
+        moments.squares,
         normalisation.weight if affine else scale,
         normalisation.bias if affine else scale,
         scale,
         shift,
         voxels,
         parts,
-        _ROWS * tiles,
+        moments.voxels,
         normalisation.epsilon,
         CHANNELS=channels,
-        PARTS=triton.next_power_of_2(parts),
+        PARTS=min(triton.next_power_of_2(parts), _MOST_PARTS),
         COLUMNS=_MERGED_CHANNELS,
         AFFINE=affine,
     )
