@@ -23,14 +23,21 @@ KERNELS = {
     ),
     "_apply": ([*"***", _FLOATS, _FLOATS, _INTEGER, "fp32"], {**_TILE, "ADD": True, "GELU": False}),
     "_classify": (
-        [_FLOATS, _FLOATS, "*i32", "*i16", "*i8", *[_INTEGER] * 4],
-        {**_TILE, "CLASSES": 32},
+        [_FLOATS, _FLOATS, "*i32", "*i16", "*i8", *[_INTEGER] * 8],
+        {**_TILE, "CLASSES": 32, "PRECISION": "tf32x3"},
     ),
     "_gather": (
         [*"****", _FLOATS, _FLOATS, _INTEGER],
         {
-            "Y": 64, "Z": 64, "STRIDE": 1, "CHANNELS": 96, "COLUMNS": 96,
-            "ROWS": 128, "DEEP": 64, "WIDE": 128, "ADD": True,
+            "Y": 64,
+            "Z": 64,
+            "STRIDE": 1,
+            "CHANNELS": 96,
+            "COLUMNS": 96,
+            "ROWS": 128,
+            "DEEP": 64,
+            "WIDE": 128,
+            "ADD": True,
         },
     ),
 }

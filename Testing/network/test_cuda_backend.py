@@ -15,7 +15,7 @@ from VISTA3DCore.network.backends.cuda_start import TOLERANCES, Exercise, Unusab
 from VISTA3DCore.network.backends.fused_network import Rebuilder
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
-from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, batch_for, weight_bytes
+from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, weight_bytes
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.network.config import ModelConfig
@@ -222,10 +222,8 @@ class LiveBytes(torch.utils._python_dispatch.TorchDispatchMode):
             weakref.finalize(storage, self.live.pop, key, None)
 
 
-def test_a_batch_is_chosen_by_free_memory():
-    gib = 1 << 30
+def test_images_take_as_much_for_each_window_of_a_batch():
     config = ModelConfig()
-    assert [batch_for(config, 2, free * gib) for free in (4, 24, 80)] == [1, 1, 4]
     assert activation_bytes(config, 2, 2) == 2 * activation_bytes(config, 2) == 2 * IMAGES * 2 * 48 * 128**3
 
 

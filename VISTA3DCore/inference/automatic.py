@@ -15,7 +15,7 @@ from VISTA3DCore.progress import Progress
 
 # Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
 _CHUNK = {"cpu": 1 << 14}
-_CHUNK_ON_GPU = 1 << 20
+_CHUNK_ON_GPU = 1 << 22
 
 
 class ClassScores:
@@ -44,14 +44,14 @@ class ClassScores:
         Labels are catalogue indices, 0 where no exclusive score is positive; masks are where a score is. The first of
         equal scores wins, as in ``VistaPostTransformd`` of monai/apps/vista3d/transforms.py.
         """
-        labels, masks = self.classify_there(features)
+        labels, masks = self.classify_there(features.T)
         return to_host(labels).astype(np.uint16), to_host(masks)
 
     @torch.inference_mode()
     def classify_there(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`classify`, with tensors on the features' device; labels are int16."""
+        """As :meth:`classify` for features [..., C], with tensors [...] on the features' device; labels are int16."""
         device = features.device
-        return kernels_for(device).classify(features.T, self._matrix.to(device).T, self._values.to(device))
+        return kernels_for(device).classify(features, self._matrix.to(device).T, self._values.to(device))
 
 
 class LabelMap:

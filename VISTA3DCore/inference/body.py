@@ -32,17 +32,17 @@ def find_body(grid: ModelGrid, config: ModelConfig) -> np.ndarray:
         raise InputError("The body crop needs Hounsfield units, so it is there for CT models only; leave it out.")
     low, high = config.intensity_range
     shape = _coarse_shape(grid)
-    everything = tuple(slice(0, size) for size in grid.image.shape)
+    everything = tuple(slice(0, size) for size in grid.shape)
     tissue = averaged(grid.image, everything, shape) > (_BODY_HU - low) / (high - low)
     body = _dilated(large_pieces(_opened(tissue), _SMALL_SHARE))
     if not body.any():
-        return np.ones(grid.image.shape, dtype=bool)
-    places = [_coarse_index(size, coarse) for size, coarse in zip(grid.image.shape, shape, strict=True)]
+        return np.ones(grid.shape, dtype=bool)
+    places = [_coarse_index(size, coarse) for size, coarse in zip(grid.shape, shape, strict=True)]
     return body[np.ix_(*places)]
 
 
 def _coarse_shape(grid: ModelGrid) -> tuple[int, ...]:
-    sizes = np.array(grid.image.shape) * spacing_of(grid.affine) / np.maximum(spacing_of(grid.affine), _COARSE_MM)
+    sizes = np.array(grid.shape) * spacing_of(grid.affine) / np.maximum(spacing_of(grid.affine), _COARSE_MM)
     return tuple(int(size) for size in np.maximum(np.rint(sizes), 1))
 
 

@@ -70,7 +70,7 @@ class Clicking:
         if not backend.config.click_branch:
             raise ModelError(f"The model '{backend.config.name}' was not trained for clicks; use vista3d-ct for them.")
         self._backend, self._catalogue, self._available, self._grid = backend, catalogue, available, grid
-        grids = ParallelGrids(target_affine, target_shape, grid.affine, grid.image.shape)
+        grids = ParallelGrids(target_affine, target_shape, grid.affine, grid.shape)
         self.interaction = Interaction(ClickEncoder(backend, grid.image, cache, dtype), grids)
         self._hits: dict[tuple, Structure] = {}
 
@@ -86,7 +86,7 @@ class Clicking:
         """Return the doubt on the model grid, float32 [i, j, k] in 0..1; 0 where no window answered."""
         request.check(self.interaction.grids)
         score_map = self._answer(self._target(structure, request.clicks), request, progress)
-        doubt = np.zeros(self._grid.image.shape, dtype=np.float32)
+        doubt = np.zeros(self._grid.shape, dtype=np.float32)
         inner, outer = _overlap(score_map, doubt.shape)
         doubt[outer] = uncertainty_of(score_map.scores[inner], score_map.known[inner])
         return doubt
@@ -105,7 +105,7 @@ class Clicking:
     ) -> tuple[Suggestion, ...]:
         """Return suggestions from scores and the mask [i, j, k] of the input grid that the user sees."""
         grid = self._grid
-        inner, outer = _overlap(score_map, grid.image.shape)
+        inner, outer = _overlap(score_map, grid.shape)
         start = tuple(part.start for part in outer)
         inside = ScoreMap(start, score_map.scores[inner], score_map.known[inner])
         mask = self.interaction.grids.mask_on_model(shown, outer)
@@ -145,7 +145,7 @@ class Clicking:
         """Return the automatic scores [K] at a place, from one window around it."""
         place = self.interaction.grids.to_model(np.asarray(position, dtype=np.float64))
         window = self._backend.config.window
-        start = lattice_window(place, self._grid.image.shape, window)
+        start = lattice_window(place, self._grid.shape, window)
         patch, encoder = window_image(self._grid.image, start, window), self.interaction.encoder
         features = encoder.attempt(lambda: encoder.backend.automatic_features(patch).cpu())
         voxel = np.clip(np.subtract(nearest_voxel(place), start), 0, np.subtract(window, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from VISTA3DCore.imaging.geometry import ras_orientation, to_ras
 from VISTA3DCore.imaging.resampling import SeparablePlan
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.devices import free_memory
+from VISTA3DCore.inference.patches import IMAGE_SHARE
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid, model_spacing, span
 from VISTA3DCore.inference.transfers import to_host, upload
 from VISTA3DCore.network.config import ModelConfig
@@ -32,9 +34,38 @@ def preprocess_there(volume: Volume, config: ModelConfig, device: torch.device) 
     if _BYTES_PER_VOXEL * volume.array.size > free_memory(device):
         return None
     try:
-        return _grid(_resampled(volume.array, plan, device), plan.affine, config)
+        grid = _grid(_resampled(volume.array, plan, device), plan.affine, config)
     except torch.OutOfMemoryError:
         return None
+    # What that took is too fragmented for the sums to come, and other programs may want it.
+    torch.cuda.empty_cache()
+    return grid if grid.tensor.nbytes <= IMAGE_SHARE * free_memory(device) else ModelGrid(grid.image, grid.affine)
+
+
+class DeviceGrid(ModelGrid):
+    """A grid whose image lies on a device; the host gets a copy when it asks for one.
+
+    :param tensor: the image, [i, j, k].
+    """
+
+    def __init__(self, tensor: torch.Tensor, affine: np.ndarray) -> None:
+        object.__setattr__(self, "_tensor", tensor)
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return tuple(self._tensor.shape)
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        return self._tensor
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        return to_host(self._tensor)
+
+    def crop(self, box: Box) -> DeviceGrid:
+        return DeviceGrid(self._tensor[box], self.affine_of(box))
 
 
 @torch.inference_mode()
@@ -72,7 +103,7 @@ def _grid(image: torch.Tensor, affine: np.ndarray, config: ModelConfig) -> Model
     reoriented = image.flip([axis for axis, flip in enumerate(flips) if flip]).permute(permutation)
     # The affine of the array that is flipped and permuted likewise; only the shape of the array counts.
     _, affine = to_ras(np.broadcast_to(np.float32(0), tuple(image.shape)), affine)
-    return ModelGrid(to_host(reoriented.contiguous()), affine)
+    return DeviceGrid(reoriented.contiguous(), affine)
 
 
 def _foreground_box(image: torch.Tensor) -> Box:

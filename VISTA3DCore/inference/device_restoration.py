@@ -39,9 +39,7 @@ class DeviceRestorer:
         self._masks = torch.zeros((len(scores.overlapping), *model_shape), dtype=torch.bool, device=device)
         # The input grid's axes, the slowest of a Fortran array first.
         self._order = np.argsort(ras_orientation(target_affine)[0])[::-1].tolist()
-        self._inside = [np.flatnonzero(line >= 0) for line in lines[::-1]]
-        found = zip(lines[::-1], self._inside, strict=True)
-        self._lines = [torch.from_numpy(line[inside]).to(device) for line, inside in found]
+        self._lines = lines[::-1]
 
     @torch.inference_mode()
     def take(self, block: Block, progress: Progress | None = None) -> None:
@@ -55,9 +53,9 @@ class DeviceRestorer:
         for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]
-            found, inside = self._scores.classify_there(chunk.movedim(0, -1).flatten(0, 2).T)
-            labels[rows].copy_(found.view(chunk.shape[1:]))
-            masks[:, rows].copy_(inside.view(-1, *chunk.shape[1:]))
+            found, inside = self._scores.classify_there(chunk.movedim(0, -1))
+            labels[rows].copy_(found)
+            masks[:, rows].copy_(inside)
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return labels (uint16) and masks (bool) on the input grid."""
@@ -71,23 +69,36 @@ class DeviceRestorer:
 
     @torch.inference_mode()
     def _restored(self, labels: torch.Tensor, dtype: type, progress: Progress) -> np.ndarray:
+        # Zeros cost nothing before somebody looks at them, so only the box that holds something is written.
         result = np.zeros(self._shape, dtype=dtype, order="F")
-        if not all(len(line) for line in self._lines):
+        source = labels.permute(self._order)
+        places = [_seen(line, *span) for line, span in zip(self._lines, _spans(source), strict=True)]
+        if not all(len(place) for place in places):
             return result
-        source, target = labels.permute(self._order), result.T
-        for planes in self._parts():
-            place = self._inside[0][planes]
-            found = labels.new_zeros((len(place), *target.shape[1:]))
-            low = [int(inside[0]) for inside in self._inside[1:]]
-            rows, columns = (slice(first, first + len(line)) for first, line in zip(low, self._lines[1:], strict=True))
-            along = self._lines[0][planes][:, None, None], self._lines[1][:, None], self._lines[2]
-            found[:, rows, columns] = source[along]
-            download(found, target[place[0] : place[-1] + 1])
-            progress.update((place[-1] + 1) / len(target), "Restoring")
+        target = result.T[tuple(slice(place[0], place[-1] + 1) for place in places)]
+        planes, rows, columns = (
+            torch.from_numpy(line[place]).to(labels.device) for line, place in zip(self._lines, places, strict=True)
+        )
+        for part in _parts(target.shape):
+            download(source[planes[part, None, None], rows[:, None], columns], target[part])
+            progress.update(part.stop / len(target), "Restoring")
         return result
 
-    def _parts(self) -> Iterator[slice]:
-        """Cut the planes of the input grid that hold something into parts of bounded size."""
-        count = len(self._lines[0])
-        step = max(1, _VOXELS // (self._shape[0] * self._shape[1]))
-        return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+def _spans(labels: torch.Tensor) -> list[tuple[int, int]]:
+    """Return the first index along each axis where there is something, and the last; (0, -1) where there is nothing."""
+    found = labels != 0
+    profiles = [found.any(2).any(1), found.any(2).any(0), found.any(1).any(0)]
+    places = [np.flatnonzero(profile.cpu().numpy()) for profile in profiles]
+    return [(int(place[0]), int(place[-1])) if len(place) else (0, -1) for place in places]
+
+
+def _seen(line: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Return the input voxels along an axis, one after the other, that show model voxels first to last."""
+    return np.flatnonzero((line >= first) & (line <= last))
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cut planes into parts of bounded size."""
+    step = max(1, _VOXELS // (shape[1] * shape[2]))
+    return (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))

@@ -57,7 +57,7 @@ class Locator:
         image, affine = resample_to_spacing(grid.image, grid.affine, self.spacing)
         image = np.ascontiguousarray(image)
         layout = WindowLayout(image.shape, self.backend.config.window, PRESETS["bundle"])
-        grids = Grids(affine, image.shape, grid.affine, grid.image.shape)
+        grids = Grids(affine, image.shape, grid.affine, grid.shape)
         restorer = NearestRestorer(ClassScores(self.backend, structures), grids)
         for block in FeaturePass(self.backend, torch.from_numpy(image)[None, None], layout).stream(progress):
             restorer.take(block, progress)
@@ -73,7 +73,7 @@ class Locator:
         labels, masks = self.labels(structures, grid, progress)
         spacing = spacing_of(grid.affine)
         fewest = _FEWEST_VOXELS * float(np.prod(np.array(self.spacing) / spacing))
-        needed = np.zeros(grid.image.shape, dtype=bool)
+        needed = np.zeros(grid.shape, dtype=bool)
         for structure in structures:
             mask = large_pieces(_mask_of(structure.index, labels, masks), _SMALL_SHARE)
             if np.count_nonzero(mask) < fewest:

@@ -11,18 +11,20 @@ from VISTA3DCore.inference.transfers import upload
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 
 # The whole image is uploaded while it takes at most this share of the free memory, else the slab under the windows.
-_SHARE = 1 / 8
+IMAGE_SHARE = 1 / 8
 
 
 class PatchSource:
     """Hands out windows of one padded image.
 
-    :param image: [1, 1, x, y, z] of the padded volume, on the host.
+    :param image: [1, 1, x, y, z] of the padded volume, on the host or where the windows are wanted.
     :param device: where the windows are wanted.
     :param share: of the device's free memory that the whole image may take.
     """
 
-    def __init__(self, image: torch.Tensor, layout: WindowLayout, device: torch.device, share: float = _SHARE) -> None:
+    def __init__(
+        self, image: torch.Tensor, layout: WindowLayout, device: torch.device, share: float = IMAGE_SHARE
+    ) -> None:
         self._image, self._layout, self._device, self._share = image, layout, device, share
         self._axis = layout.slab_axis
         self._part: torch.Tensor | None = None
@@ -44,7 +46,8 @@ class PatchSource:
     def _load(self, start: int) -> None:
         """Have the planes from ``start`` on, a window thick, on the device."""
         if self._part is None:
-            self._whole = self._image.nbytes <= self._share * free_memory(self._device)
+            there = self._image.device.type == self._device.type
+            self._whole = there or self._image.nbytes <= self._share * free_memory(self._device)
         if self._part is not None and (self._whole or self._first == start):
             return
         self._part = None  # frees the last slab before the next one comes

@@ -39,6 +39,17 @@ class ModelGrid:
     image: np.ndarray
     affine: np.ndarray
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.image.shape
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The image, wherever it lies."""
+        import torch
+
+        return torch.from_numpy(self.image)
+
     def crop(self, box: Box) -> ModelGrid:
         """Return a view of a box of voxels."""
         return ModelGrid(self.image[box], self.affine_of(box))

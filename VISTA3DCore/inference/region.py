@@ -31,7 +31,7 @@ def context_box(
     :return: None where the region lies in the air around the foreground, so that there is nothing to compute.
     :raises InputError: if the region lies outside the volume.
     """
-    shape = grid.image.shape
+    shape = grid.shape
     if region is None:
         return tuple(slice(0, size) for size in shape)
     region.voxel_box(target_affine, target_shape)

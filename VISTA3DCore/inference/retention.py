@@ -74,7 +74,7 @@ class FeatureStore:
         watched: Watched | None,
     ) -> FeaturePass:
         backend = self._backend
-        image = torch.from_numpy(self._grid.crop(box).image)[None, None]
+        image = self._grid.crop(box).tensor[None, None]
         fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
         place = backend, image, layout, backend.device if fits else "cpu"
         if watched is None:

@@ -123,7 +123,7 @@ class AutomaticRuns:
 
     def blocks(self, preset: Preset, progress: Progress) -> Iterator[Block]:
         """Hand out the features of the whole model grid."""
-        scope = Scope(whole(self._grid.image.shape))
+        scope = Scope(whole(self._grid.shape))
         layout = scope.layout(self._backend.config.window, preset)
         return self.features.blocks(scope.box, layout, None, progress)
 
@@ -147,7 +147,7 @@ class AutomaticRuns:
 
     def _labelled(self, request: AutomaticRequest, scope: Scope, progress: Progress) -> tuple[Restorer, Results]:
         grid = self._grid.crop(scope.box)
-        grids = Grids(grid.affine, grid.image.shape, self._affine, self._shape)
+        grids = Grids(grid.affine, grid.shape, self._affine, self._shape)
         scores = ClassScores(self._backend, request.structures)
         # Where the labels on the model grid are asked for afterwards, they have to be on the host.
         on_host = request.localize and request.restoration == "nearest"

@@ -145,7 +145,7 @@ class Session:
         if len(wanted) != 1:
             raise InputError(f"Scores are given for one structure at a time; '{structure}' means {len(wanted)}.")
         vector = self._segmenter.backend.class_matrix([wanted[0].index])[0]
-        result = np.empty(self._grid.image.shape, dtype=np.float32)
+        result = np.empty(self._grid.shape, dtype=np.float32)
         for block in self._automatic.blocks(find_preset(preset), Progress.of(progress)):
             planes = [slice(None)] * 3
             planes[block.axis] = slice(block.start, block.stop)

@@ -16,8 +16,8 @@ _PIECE = 16 << 20
 
 
 def upload(array: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor of the host on a device; on the CPU, the tensor itself."""
-    if device.type != "cuda":
+    """Return a tensor of the host on a device; where it is there already, and on the CPU, the tensor itself."""
+    if device.type != "cuda" or array.device.type == "cuda":
         return array.to(device)
     array = array.contiguous()
     result = torch.empty(array.shape, dtype=array.dtype, device=device)
@@ -32,21 +32,29 @@ def upload(array: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def download(tensor: torch.Tensor, out: np.ndarray) -> None:
-    """Copy a tensor into an array of its shape, both contiguous; the array may be of a wider type."""
+    """Copy a contiguous tensor into an array of its shape, of any strides; the array may be of a wider type."""
+    # As signed numbers, torch knows all types; several processors then put the pieces in place.
+    target = torch.from_numpy(out.view(np.int16) if out.dtype == np.uint16 else out)
     if tensor.device.type != "cuda":
-        np.copyto(out, tensor.cpu().numpy(), casting="unsafe")
+        target.copy_(tensor)
         return
-    source, target = tensor.reshape(-1), out.reshape(-1)
-    buffers, events = _buffers(tensor.dtype)
+    row = max(1, tensor[:1].numel())
+    buffers, events = _buffers(tensor.dtype, row)
     waiting: tuple[slice, int] | None = None
-    for number, part in enumerate(_pieces(source.numel(), tensor.element_size())):
-        buffers[number % 2][: part.stop - part.start].copy_(source[part], non_blocking=True)
+
+    def put(part: slice, turn: int) -> None:
+        events[turn].synchronize()
+        target[part].copy_(buffers[turn][: (part.stop - part.start) * row].view(target[part].shape))
+
+    for number, part in enumerate(_pieces(len(tensor), row * tensor.element_size())):
+        values = tensor[part].reshape(-1)
+        buffers[number % 2][: len(values)].copy_(values, non_blocking=True)
         events[number % 2].record()
         if waiting is not None:
-            _put(target, *waiting, buffers, events)
+            put(*waiting)
         waiting = part, number % 2
     if waiting is not None:
-        _put(target, *waiting, buffers, events)
+        put(*waiting)
 
 
 def to_host(tensor: torch.Tensor) -> np.ndarray:
@@ -54,23 +62,19 @@ def to_host(tensor: torch.Tensor) -> np.ndarray:
     if tensor.device.type != "cuda":
         return tensor.cpu().numpy()
     result = torch.empty(tensor.shape, dtype=tensor.dtype).numpy()
-    download(tensor.contiguous(), result)
+    download(tensor.contiguous().view(-1), result.reshape(-1))
     return result
 
 
-def _put(
-    target: np.ndarray, part: slice, number: int, buffers: list[torch.Tensor], events: list[torch.cuda.Event]
-) -> None:
-    events[number].synchronize()
-    target[part] = buffers[number][: part.stop - part.start].numpy()
+def _buffers(dtype: torch.dtype, row: int = 1) -> tuple[list[torch.Tensor], list[torch.cuda.Event]]:
+    """Return two page-locked buffers, which torch keeps for the next call, and an event for each.
 
-
-def _buffers(dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.cuda.Event]]:
-    """Return two page-locked buffers, which torch keeps for the next call, and an event for each."""
-    count = _PIECE // dtype.itemsize
+    :param row: they hold at least so many values.
+    """
+    count = max(_PIECE // dtype.itemsize, row)
     return [torch.empty(count, dtype=dtype, pin_memory=True) for _ in range(2)], [torch.cuda.Event() for _ in range(2)]
 
 
 def _pieces(count: int, itemsize: int) -> Iterator[slice]:
-    step = _PIECE // itemsize
+    step = max(1, _PIECE // itemsize)
     return (slice(start, min(start + step, count)) for start in range(0, count, step))

@@ -20,7 +20,6 @@ from VISTA3DCore.network.backends.fused_click_head import FusedClickHead, Placed
 from VISTA3DCore.network.backends.fused_network import Decoder, Encoder, Rebuilder
 from VISTA3DCore.network.backends.graphs import GraphCache
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
-from VISTA3DCore.network.backends.memory import batch_for, device_budget
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide, Projections
 from VISTA3DCore.network.config import ModelConfig
@@ -61,7 +60,8 @@ class CudaBackend:
     :param device: where to run; the weights of each branch are converted and moved there at its first use.
     :param kernels: which form of the kernels; by default what suits the device.
     :param graphs: whether to use CUDA graphs.
-    :param batch: windows that are computed at once; by default what the device's memory allows.
+    :param batch: windows that are computed at once. On an H100 four of them take 3 % less time than one after the
+        other, and 2.6 GB more memory.
     :raises UnknownLayerError: if the network has a layer that cannot be rebuilt.
     """
 
@@ -74,11 +74,11 @@ class CudaBackend:
         *,
         kernels: Kernels | None = None,
         graphs: bool = True,
-        batch: int | None = None,
+        batch: int = 1,
     ) -> None:
         self.config, self.device, self.mode = config, torch.device(device), mode
         self.kernels = kernels or kernels_for(self.device)
-        self.batch = batch or self._default_batch()
+        self.batch = batch
         self._reference = TorchBackend(network, config, "cpu")
         self._network = network
         self._graphs = GraphCache(self.device, graphs)
@@ -188,11 +188,6 @@ class CudaBackend:
     def _click_head(self) -> FusedClickHead:
         head = copy.deepcopy(self._network.point_head).to(self.device)
         return FusedClickHead(head, self._rebuild, self.mode.dtype, self.mode.memory_format)
-
-    def _default_batch(self) -> int:
-        if self.device.type != "cuda":
-            return 1
-        return batch_for(self.config, self.mode.dtype.itemsize, device_budget(self.device))
 
     def _convolutions(self) -> AbstractContextManager[None]:
         """Let cuDNN measure which of its algorithms is fastest; float32 stays exact unless the mode says otherwise."""

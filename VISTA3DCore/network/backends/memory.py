@@ -13,9 +13,6 @@ from VISTA3DCore.network.config import ModelConfig
 IMAGES = 5
 # What cuDNN may take to compute a convolution.
 WORKSPACE = 256 << 20
-# A batch is worth its memory on the coarse levels only (an eighth of the work), so it gets a small share of the device.
-_BATCH_SHARE = 1 / 16
-_BATCHES = (4, 2, 1)
 
 
 def weight_bytes(config: ModelConfig, itemsize: int, clicks: bool = False) -> int:
@@ -37,14 +34,6 @@ def activation_bytes(config: ModelConfig, itemsize: int, batch: int = 1) -> int:
     :param itemsize: bytes of a value.
     """
     return IMAGES * itemsize * config.width * math.prod(config.window) * batch
-
-
-def batch_for(config: ModelConfig, itemsize: int, free: int) -> int:
-    """Return how many windows to compute at once: 4, 2 or 1.
-
-    :param free: bytes that are free on the device.
-    """
-    return next((n for n in _BATCHES if activation_bytes(config, itemsize, n) <= _BATCH_SHARE * free), 1)
 
 
 def device_budget(device: torch.device) -> int:

@@ -147,12 +147,13 @@ def _activated(image: torch.Tensor, activation: Activation) -> torch.Tensor:
 def classify(features: torch.Tensor, matrix: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the labels and masks of voxels.
 
-    :param features: [n, C] float32.
+    :param features: [..., C] float32, with one to three axes of voxels.
     :param matrix: [K, C] float32, class vectors; the first of them compete, the others are masks of their own.
     :param values: [k] int32, the labels of the classes that compete, k <= K.
-    :return: [n] int16, the label of the class with the largest score (the first of equal ones), 0 where none is
-        positive; and [K - k, n] bool, where the other scores are positive.
+    :return: [...] int16, the label of the class with the largest score (the first of equal ones), 0 where none is
+        positive; and [K - k, ...] bool, where the other scores are positive.
     """
+    shape, features = features.shape[:-1], features.reshape(-1, features.shape[-1])
     count, voxels = len(values), len(features)
     labels = torch.zeros(voxels, dtype=torch.int16, device=features.device)
     masks = torch.empty((len(matrix) - count, voxels), dtype=torch.bool, device=features.device)
@@ -163,7 +164,7 @@ def classify(features: torch.Tensor, matrix: torch.Tensor, values: torch.Tensor)
             winner = _winners(scores[:, :count])
             positive = scores.gather(1, winner[:, None])[:, 0] > 0
             labels[part] = (values[winner] * positive).to(torch.int16)
-    return labels, masks
+    return labels.view(shape), masks.view(-1, *shape)
 
 
 def _winners(scores: torch.Tensor) -> torch.Tensor:
