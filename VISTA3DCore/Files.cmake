@@ -150,8 +150,10 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/kernels/nvrtc.py
   VISTA3DCore/network/backends/kernels/operations.py
   VISTA3DCore/network/backends/kernels/triton_classify.py
+  VISTA3DCore/network/backends/kernels/triton_collapse.py
   VISTA3DCore/network/backends/kernels/triton_convolve.py
   VISTA3DCore/network/backends/kernels/triton_normalise.py
+  VISTA3DCore/network/backends/kernels/triton_rows.py
   VISTA3DCore/network/backends/memory.py
   VISTA3DCore/network/backends/openvino_backend.py
   VISTA3DCore/network/backends/openvino_normalisation.py
@@ -172,6 +174,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/sidecar.py
   VISTA3DCore/network/store.py
   VISTA3DCore/network/streamed_attention.py
+  VISTA3DCore/network/whole_attention.py
   VISTA3DCore/paths.py
   VISTA3DCore/progress.py
   VISTA3DCore/supervoxels/__init__.py

@@ -165,6 +165,37 @@ def test_a_product_with_a_bias_is_the_convolution_it_stands_for():
     torch.testing.assert_close(found, functional.conv3d(image.contiguous(), weight, bias), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", [LEAKY, GELU], ids=["leaky", "gelu"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_collapsing_to_one_channel_equals_the_twin(kernels, activation, dtype):
+    shape = (1, 48, 5, 6, 7)
+    weight = torch.randn(1, 48, 3, 3, 3, generator=torch.Generator().manual_seed(3)).to(DEVICE, dtype) / 36
+    exact = operations.collapse(image_of(shape, dtype=dtype).float(), weight.float(), affine(48), activation)
+    image = image_of(shape, dtype=dtype)
+    found = kernels.collapse(image, weight, affine(48), activation, kernels.measure(image))
+    assert found.dtype == torch.float32
+    tolerance = 2e-5 if dtype == torch.float32 else 5e-3
+    torch.testing.assert_close(found, exact, atol=tolerance, rtol=tolerance)
+
+
+def test_collapsing_what_does_not_suit_goes_to_the_twin(kernels):
+    image, weight = image_of(SHAPES["narrow"]).contiguous(), torch.ones(1, 8, 3, 3, 3, device=DEVICE)
+    expected = operations.collapse(image.clone(), weight, affine(8), GELU)
+    assert torch.equal(kernels.collapse(image.clone(), weight, affine(8), GELU), expected)
+
+
+def test_rows_are_normalised_as_by_the_twin(kernels):
+    rows, more = (torch.randn(131, 48, generator=torch.Generator().manual_seed(seed)).to(DEVICE) for seed in (0, 1))
+    norm, added = nn.LayerNorm(48).to(DEVICE), torch.linspace(-3, 3, 48, device=DEVICE)
+    with torch.no_grad():
+        norm.weight.copy_(affine(48).weight)
+        norm.bias.copy_(affine(48).bias)
+        expected = operations.normalise_rows(rows, more, added, norm)
+        # Any strides: products of matrices come as they come.
+        found = kernels.normalise_rows(rows.T.contiguous().T, more, added, norm)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
 def test_statistics_survive_a_mean_far_from_zero(kernels):
     image = image_of((1, 8, 9, 9, 9)) * 1e-2 + 100
     exact = operations.normalise(image.double(), Normalisation())

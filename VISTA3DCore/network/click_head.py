@@ -179,7 +179,7 @@ class ClickHead:
         blind: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         look, back = layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-        tokens = _among_themselves(layer, tokens, prompts, blind)
+        tokens = among_themselves(layer, tokens, prompts, blind)
         tokens = layer.norm2(tokens + _attend(look, look.q_proj(tokens + prompts), projected.keys, projected.values))
         tokens = layer.norm3(tokens + layer.mlp(tokens))
         seen = _attend_heads(back, projected.queries, *_projected(back, tokens + prompts, tokens), blind)
@@ -226,7 +226,7 @@ def _blindness(empty: torch.Tensor) -> torch.Tensor:
     return pad(nothing, (1, 1))[:, None, None]
 
 
-def _among_themselves(
+def among_themselves(
     layer: nn.Module, tokens: torch.Tensor, prompts: torch.Tensor, blind: torch.Tensor | None
 ) -> torch.Tensor:
     """As :func:`attend_to_themselves`, but blind for empty places."""

@@ -15,7 +15,6 @@ import math
 
 import torch
 from torch import nn
-from torch.nn.functional import layer_norm
 
 _CHUNK = 8192
 """Image tokens at a time."""
@@ -33,7 +32,7 @@ def two_way(
     """
     tokens = attend_to_themselves(transformer.layers[0], prompts[None], prompts[None])[0]
     looks = [layer.cross_attn_token_to_image for layer in transformer.layers] + [transformer.final_attn_token_to_image]
-    look = _Look(looks[0], tokens + prompts)
+    look = _StreamedLook(looks[0], tokens + prompts)
     for start in range(0, len(image), _CHUNK):
         chunk = image[start : start + _CHUNK]
         look.add(chunk + place[start : start + _CHUNK], chunk)
@@ -41,13 +40,14 @@ def two_way(
     for number, layer in enumerate(transformer.layers):
         tokens = layer.norm2(tokens + look.seen())
         tokens = layer.norm3(tokens + layer.mlp(tokens))
-        back = _LookBack(layer, tokens + prompts, tokens)
+        back = LookBack(layer.cross_attn_image_to_token, tokens + prompts, tokens)
         if number + 1 < len(transformer.layers):
             tokens = attend_to_themselves(transformer.layers[number + 1], tokens[None], prompts[None])[0]
-        look = _Look(looks[number + 1], tokens + prompts)
+        look = _StreamedLook(looks[number + 1], tokens + prompts)
         for start in range(0, len(image), _CHUNK):
             part = slice(start, start + _CHUNK)
-            result[part] = back.of(image[part], place[part])
+            seen = torch.addmm(image[part], back.weights(image[part] + place[part]).T, back.values).add_(back.bias)
+            result[part] = layer.norm4(seen)
             look.add(result[part] + place[part], result[part])
         image = result
     return transformer.norm_final_attn(tokens + look.seen()), result
@@ -61,8 +61,8 @@ def attend_to_themselves(layer: nn.Module, tokens: torch.Tensor, prompts: torch.
     return layer.norm1(tokens + layer.self_attn(q=placed, k=placed, v=tokens))
 
 
-class _Look:
-    """What the prompts see of the image; it is shown to them chunk by chunk.
+class Look:
+    """What the prompts see of the image, which is never projected.
 
     :param queries: [t, C].
     """
@@ -73,6 +73,24 @@ class _Look:
         # The bias of the keys adds the same to all scores of a query, which a softmax does not see.
         keys = _by_head(attention, attention.k_proj.weight.T).transpose(1, 2)
         self._queries = (projected @ keys).flatten(0, 1) / math.sqrt(projected.shape[-1])
+
+    def of(self, placed: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """Return what attention gives [t, C] for the whole image [n, C]; ``placed`` has the position code as well."""
+        return self._projected(torch.softmax(self._queries @ placed.T, dim=1) @ image)
+
+    def _projected(self, means: torch.Tensor) -> torch.Tensor:
+        """Return what attention gives for the weighted means [h * t, C] of the image."""
+        attention = self._attention
+        values = means.unflatten(0, (attention.num_heads, self._count)) @ _by_head(attention, attention.v_proj.weight.T)
+        values = values + attention.v_proj.bias.unflatten(0, (attention.num_heads, 1, -1))
+        return attention.out_proj(values.transpose(0, 1).flatten(1))
+
+
+class _StreamedLook(Look):
+    """The same, of an image that is shown chunk by chunk."""
+
+    def __init__(self, attention: nn.Module, queries: torch.Tensor) -> None:
+        super().__init__(attention, queries)
         self._highest = queries.new_full((len(self._queries), 1), -math.inf)
         self._total = torch.zeros_like(self._highest)
         self._sums = torch.zeros_like(self._queries)
@@ -89,37 +107,36 @@ class _Look:
 
     def seen(self) -> torch.Tensor:
         """Return what attention gives [t, C]."""
-        attention = self._attention
-        means = (self._sums / self._total).unflatten(0, (attention.num_heads, self._count))
-        values = means @ _by_head(attention, attention.v_proj.weight.T)
-        values = values + attention.v_proj.bias.unflatten(0, (attention.num_heads, 1, -1))
-        return attention.out_proj(values.transpose(0, 1).flatten(1))
+        return self._projected(self._sums / self._total)
 
 
-class _LookBack:
-    """What the image sees of the prompts, and the norm after it.
+class LookBack:
+    """What the image sees of the prompts.
 
     :param keys: [t, C]; :param values: likewise.
+    :param blind: [t], added to scores: -inf for prompts that it does not see; or None.
     """
 
-    def __init__(self, layer: nn.Module, keys: torch.Tensor, values: torch.Tensor) -> None:
-        attention = layer.cross_attn_image_to_token
-        self._norm, self._bias, self._heads = layer.norm4, attention.out_proj.bias, attention.num_heads
+    def __init__(
+        self, attention: nn.Module, keys: torch.Tensor, values: torch.Tensor, blind: torch.Tensor | None = None
+    ) -> None:
+        self.bias, self._heads = attention.out_proj.bias, attention.num_heads
         projected = _by_head(attention, attention.k_proj(keys))
         queries = _by_head(attention, attention.q_proj.weight.T).transpose(1, 2)
         scale = 1 / math.sqrt(projected.shape[-1])
         self._keys = (projected @ queries).flatten(0, 1) * scale
         bias = attention.q_proj.bias.unflatten(0, (self._heads, -1, 1))
         self._key_bias = (projected @ bias).flatten(0, 1) * scale
+        if blind is not None:
+            self._key_bias = self._key_bias + blind.repeat(self._heads)[:, None]
         out = _by_head(attention, attention.out_proj.weight).transpose(1, 2)
-        self._values = (_by_head(attention, attention.v_proj(values)) @ out).flatten(0, 1)
+        self.values = (_by_head(attention, attention.v_proj(values)) @ out).flatten(0, 1)
+        """[h * t, C]; what is seen is their weighted sum, and :attr:`bias`."""
 
-    def of(self, chunk: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-        """Return what a chunk of the image [m, C] becomes."""
-        scores = torch.addmm(self._key_bias, self._keys, (chunk + place).T)
-        weights = torch.softmax(scores.unflatten(0, (self._heads, -1)), dim=1).flatten(0, 1)
-        seen = torch.addmm(chunk, weights.T, self._values).add_(self._bias)
-        return layer_norm(seen, seen.shape[1:], self._norm.weight, self._norm.bias, self._norm.eps)
+    def weights(self, placed: torch.Tensor) -> torch.Tensor:
+        """Return the weights [h * t, m] for a part of the image with its position code [m, C]."""
+        scores = torch.addmm(self._key_bias, self._keys, placed.T)
+        return torch.softmax(scores.unflatten(0, (self._heads, -1)), dim=1).flatten(0, 1)
 
 
 def _by_head(attention: nn.Module, projected: torch.Tensor) -> torch.Tensor:

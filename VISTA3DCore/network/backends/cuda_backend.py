@@ -21,7 +21,7 @@ from VISTA3DCore.network.backends.fused_network import Decoder, Encoder, Rebuild
 from VISTA3DCore.network.backends.graphs import GraphCache
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
-from VISTA3DCore.network.click_head import ClickTokens, ImageSide, Projections
+from VISTA3DCore.network.click_head import ClickTokens, ImageSide
 from VISTA3DCore.network.config import ModelConfig
 
 # Batches of windows that may wait for the device: enough to keep it busy, few enough for a prompt cancellation.
@@ -152,15 +152,12 @@ class CudaBackend:
         side = features if isinstance(features, ImageSide) else self.click_image(features)
         placed = PlacedTokens.of(tokens, self.device)
         prompts = placed.coordinates, placed.labels, placed.zero_shot, placed.empty
-        known = (side.first.keys, side.first.values, side.first.queries) if side.first else ()
 
-        def scores(image: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-            first = Projections(*others[: len(known)]) if known else None
-            return self._click_head.scores(ImageSide(image, side.shape, first), *others[len(known) :])
+        def scores(image: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
+            return self._click_head.scores(ImageSide(image, side.shape, None), *prompts)
 
         with self._convolutions():
-            inputs = side.tokens, *known, *prompts
-            return self._graphs.call(f"scores {side.shape}", scores, *inputs, constant=1 + len(known))[0].clone()
+            return self._graphs.call(f"scores {side.shape}", scores, side.tokens, *prompts, constant=1)[0].clone()
 
     def _run(self, name: str, branch: tuple[Encoder, Decoder], patches: torch.Tensor) -> torch.Tensor:
         encode, decode = branch

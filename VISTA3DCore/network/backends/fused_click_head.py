@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from VISTA3DCore.network.backends.fused_network import Rebuilder
 from VISTA3DCore.network.backends.kernels.operations import GELU
-from VISTA3DCore.network.click_head import ClickHead, ClickTokens
+from VISTA3DCore.network.click_head import ClickHead, ClickTokens, ImageSide, among_themselves
+from VISTA3DCore.network.whole_attention import two_way_at_once
 
 PLACES = (1, 2, 4, 8, 16, 32)
 """Numbers of clicks for which there is a graph; fewer clicks leave places empty, more get a number of their own."""
@@ -54,12 +55,30 @@ class FusedClickHead(ClickHead):
     ) -> None:
         super().__init__(head)
         transposed, norm, _, _ = head.output_upscaling
-        self._upscale = rebuild.unit(transposed, norm, GELU)
+        self._kernels = rebuild.kernels
+        self._upscale, self._norm = rebuild.convolution(transposed), rebuild.normalisation(norm)
         self._dtype, self._format = dtype, memory_format
+
+    def image_side(self, features: torch.Tensor) -> ImageSide:
+        return ImageSide(features.flatten(2).transpose(1, 2).contiguous(), tuple(features.shape[2:]), None)
+
+    def _transform(
+        self, side: ImageSide, prompts: torch.Tensor, blind: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        place = self._position_grid(side.shape, prompts.device)
+        unseen = None if blind is None else blind[0, 0, 0]
+
+        def among(layer: nn.Module, tokens: torch.Tensor, prompts: torch.Tensor) -> torch.Tensor:
+            return among_themselves(layer, tokens[None], prompts[None], blind)[0]
+
+        transformer, rows = self._head.transformer, self._kernels.normalise_rows
+        tokens, image = two_way_at_once(transformer, side.tokens[0], place[0], prompts[0], unseen, among, rows)
+        return tokens[None], image[None]
 
     def _mask(self, image: torch.Tensor, hyper: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
         last = self._head.output_upscaling[-1]
         kernel, bias = torch.einsum("bo,oixyz->bixyz", hyper, last.weight), hyper @ last.bias
         low = image.view(len(image), *shape, -1).permute(0, 4, 1, 2, 3)
         upscaled = self._upscale(low.to(self._dtype).contiguous(memory_format=self._format))
-        return functional.conv3d(upscaled, kernel.to(self._dtype), padding=1)[:, 0].float() + bias
+        moments = self._kernels.measure(upscaled)
+        return self._kernels.collapse(upscaled, kernel.to(self._dtype), self._norm, GELU, moments)[None] + bias

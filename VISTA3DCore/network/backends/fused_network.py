@@ -151,7 +151,7 @@ class Rebuilder:
     def __init__(
         self, kernels: Kernels, device: torch.device, dtype: torch.dtype, memory_format: torch.memory_format
     ) -> None:
-        self._kernels, self._device, self._dtype, self._format = kernels, device, dtype, memory_format
+        self.kernels, self._device, self._dtype, self._format = kernels, device, dtype, memory_format
 
     def encoder(self, encoder: nn.Module) -> Encoder:
         """Rebuild MONAI's ``SegResEncoder``.
@@ -159,7 +159,7 @@ class Rebuilder:
         :raises UnknownLayerError: as all of these, if the network is built of other layers than expected.
         """
         levels = tuple(self._level(level["blocks"], level["downsample"]) for level in encoder.layers)
-        return Encoder(self._kernels, self.convolution(encoder.conv_init), levels)
+        return Encoder(self.kernels, self.convolution(encoder.conv_init), levels)
 
     def decoder(self, up_layers: Iterable[nn.ModuleDict], tail: nn.Sequential) -> Decoder:
         """Rebuild one of the decoders of ``SegResNetDS2`` with what follows it: a class head or ``feat_downsample``."""
@@ -191,18 +191,18 @@ class Rebuilder:
 
     def unit(self, convolution: nn.Module, normalisation: nn.Module, activation: Activation) -> Unit:
         """Rebuild a convolution, a normalisation and an activation as one."""
-        return Unit(self._kernels, self.convolution(convolution), self.normalisation(normalisation), activation)
+        return Unit(self.kernels, self.convolution(convolution), self.normalisation(normalisation), activation)
 
     def _level(self, blocks: nn.Sequential, resample: nn.Module) -> Level:
         ends = isinstance(resample, nn.Identity)
         leading = None if ends else self.convolution(resample)
-        return Level(self._kernels, tuple(self._block(block) for block in blocks), leading)
+        return Level(self.kernels, tuple(self._block(block) for block in blocks), leading)
 
     def _block(self, block: nn.Module) -> PreActivationBlock:
         if {_activation(block.act1), _activation(block.act2)} != {RELU}:
             raise UnknownLayerError("a residual block with other activations than ReLU")
         normalisations = self.normalisation(block.norm1), self.normalisation(block.norm2)
-        return PreActivationBlock(self._kernels, normalisations, self._convolutions(block))
+        return PreActivationBlock(self.kernels, normalisations, self._convolutions(block))
 
     def _tail(self, tail: nn.Sequential) -> tuple[PostActivationBlock | Unit, ...]:
         layers = list(tail)
@@ -215,7 +215,7 @@ class Rebuilder:
         if block.downsample:
             raise UnknownLayerError("a residual block that changes the number of channels")
         normalisations = self.normalisation(block.norm1), self.normalisation(block.norm2)
-        return PostActivationBlock(self._kernels, self._convolutions(block), normalisations, _activation(block.lrelu))
+        return PostActivationBlock(self.kernels, self._convolutions(block), normalisations, _activation(block.lrelu))
 
     def _convolutions(self, block: nn.Module) -> tuple[Convolution, Convolution]:
         return self.convolution(block.conv1), self.convolution(block.conv2)

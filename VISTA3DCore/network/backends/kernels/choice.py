@@ -30,6 +30,8 @@ class Kernels:
     reason: str
     measure: Callable[..., Moments | None] = operations.measure
     normalise: Callable[..., torch.Tensor] = operations.normalise
+    collapse: Callable[..., torch.Tensor] = operations.collapse
+    normalise_rows: Callable[..., torch.Tensor] = operations.normalise_rows
     classify: Callable[..., tuple[torch.Tensor, torch.Tensor]] = operations.classify
     fused: Callable[..., tuple[torch.Tensor, Moments] | None] | None = None
 
@@ -79,10 +81,24 @@ def triton_kernels() -> Kernels:
 
     :raises ImportError: if Triton is not installed.
     """
-    from VISTA3DCore.network.backends.kernels import convolution, triton_classify, triton_normalise
+    from VISTA3DCore.network.backends.kernels import (
+        convolution,
+        triton_classify,
+        triton_collapse,
+        triton_normalise,
+        triton_rows,
+    )
 
-    run = triton_normalise.measure, triton_normalise.normalise, triton_classify.classify, convolution.convolve_fused
-    return Kernels("triton", "fused kernels run", *(_there(one) for one in run))
+    return Kernels(
+        "triton",
+        "fused kernels run",
+        measure=_there(triton_normalise.measure),
+        normalise=_there(triton_normalise.normalise),
+        collapse=_there(triton_collapse.collapse),
+        normalise_rows=_there(triton_rows.normalise_rows),
+        classify=_there(triton_classify.classify),
+        fused=_there(convolution.convolve_fused),
+    )
 
 
 def _there(operation: Callable[..., Result]) -> Callable[..., Result]:

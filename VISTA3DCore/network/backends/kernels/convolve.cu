@@ -17,9 +17,10 @@
 #define PATCH ((LINES + 2) * LINE + 1)
 #define PIECES (PATCH * CHUNKS)
 #define TURNS ((PIECES + THREADS - 1) / THREADS)
-// 16 bytes after every fourth voxel keep eight consecutive ones in different banks.
-#define PLACE(voxel, chunk) (((voxel) * CHUNKS + ((voxel) >> 2) + (chunk)) * 16)
-#define PATCH_BYTES (PLACE(PATCH - 1, CHUNKS - 1) + 16)
+// Neighbouring chunks change places in every second group of four voxels, so that eight consecutive voxels' chunks lie in
+// different banks.
+#define PLACE(voxel, chunk) (((voxel) * CHUNKS + ((chunk) ^ ((voxel) >> 2 & 1))) * 16)
+#define PATCH_BYTES (PIECES * 16)
 #define WEIGHT_BYTES (27 * C * C * 2)
 
 struct Sums {

@@ -53,8 +53,7 @@ def _has_room(device: torch.device, needed: int) -> bool:
 
 def shared_bytes(channels: int, z: int) -> int:
     """Return the shared memory of a block: the weights, two patches of planes, and the factors that normalise."""
-    chunks, last = channels // 8, (THREADS // z + 2) * (z + 1)
-    patch = 16 * (last * chunks + last // 4 + chunks)
+    patch = 2 * channels * ((THREADS // z + 2) * (z + 1) + 1)
     return 2 * 27 * channels**2 + 2 * patch + 2 * 4 * channels
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 # Voxels whose scores are held at once: 117 scores of a million voxels are half a gigabyte.
@@ -124,6 +125,28 @@ def normalise(
     if after is not None:
         result += after
     return _activated(result, activation)
+
+
+def collapse(
+    image: torch.Tensor,
+    weight: torch.Tensor,
+    normalisation: Normalisation,
+    activation: Activation,
+    moments: Moments | None = None,
+) -> torch.Tensor:
+    """Return the convolution of activation(norm(image)) to one channel, [x, y, z] float32.
+
+    :param image: [1, C, x, y, z], which may be overwritten.
+    :param weight: [1, C, 3, 3, 3], of the image's type.
+    :param moments: the image's, where they are known.
+    """
+    active = normalise(image, normalisation, activation, moments=moments, overwrite=True)
+    return functional.conv3d(active, weight, padding=1)[0, 0].float()
+
+
+def normalise_rows(rows: torch.Tensor, more: torch.Tensor, added: torch.Tensor, norm: nn.LayerNorm) -> torch.Tensor:
+    """Return the layer normalisation of rows + more + added, [n, C] each, the last one [C]; all float32."""
+    return norm(rows + more + added)
 
 
 def _normalised(image: torch.Tensor, normalisation: Normalisation) -> torch.Tensor:
