@@ -85,6 +85,18 @@ def test_where_the_device_does_it_the_grid_is_the_same(name, dtype, order):
         np.testing.assert_allclose(grid.image, expected.image, rtol=0, atol=0 if DEVICE.type == "cpu" else 1e-6)
 
 
+@pytest.mark.parametrize("order", ["F", "C"])
+def test_planes_that_come_in_parts_give_the_same(monkeypatch, order):
+    from VISTA3DCore.inference import device_preprocessing
+
+    shape, affine = GEOMETRIES["RAS"]
+    volume = Volume(np.array(ct_phantom(shape, affine), dtype=np.int16, order=order), affine)
+    config = replace(SMALL, spacing=(4.0, 4.0, 3.0))
+    whole = preprocess_there(volume, config, DEVICE)
+    monkeypatch.setattr(device_preprocessing, "_PART_BYTES", 12 * 5 * shape[0] * shape[1])
+    np.testing.assert_array_equal(preprocess_there(volume, config, DEVICE).image, whole.image)
+
+
 def test_what_the_device_leaves_to_the_host():
     shape, affine = GEOMETRIES["RAS"]
     volume = Volume(ct_phantom(shape, affine), affine)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.compression import available_threads
 from VISTA3DCore.imaging.dicom import is_dicom, read_series
 from VISTA3DCore.imaging.itk import read_with_itk
 from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
@@ -53,7 +55,7 @@ def check_ct(volume: Volume) -> list[str]:
     array = volume.array
     if array.dtype.kind == "f":
         _check_finite(array)
-    lowest, highest = float(array.min()), float(array.max())
+    lowest, highest = _extremes(array)
     if lowest == highest:
         raise InputError(f"All voxels of the image have the same value ({lowest:g}); there is nothing to segment.")
     if (lowest >= 0 and highest <= 255) or highest - lowest < _LEAST_SPAN:
@@ -67,6 +69,15 @@ def check_ct(volume: Volume) -> list[str]:
             "intercept (often -1024) was not applied; give the CT in Hounsfield units."
         )
     return _doubts(lowest, highest)
+
+
+def _extremes(array: np.ndarray) -> tuple[float, float]:
+    """Return the least and the largest value; several threads look for them, because memory is the limit."""
+    threads = available_threads()
+    parts = np.array_split(array, min(threads, array.shape[2]), axis=2 if array.flags.f_contiguous else 0)
+    with ThreadPoolExecutor(threads, "extremes") as pool:
+        found = list(pool.map(lambda part: (part.min(), part.max()), filter(np.size, parts)))
+    return float(min(low for low, _ in found)), float(max(high for _, high in found))
 
 
 def _check_finite(array: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import cached_property
 
@@ -17,8 +18,11 @@ from VISTA3DCore.inference.preprocessing import Box, ModelGrid, model_spacing, s
 from VISTA3DCore.inference.transfers import to_host, upload
 from VISTA3DCore.network.config import ModelConfig
 
-# Bytes per input voxel that may exist at once: the image in float32 and the two neighbours of a resampled axis.
+# Bytes that may exist at once for a part of the planes: in float32, and the two neighbours of a resampled axis.
+_PART_BYTES = 256 << 20
 _BYTES_PER_VOXEL = 12
+# The same for each voxel of the result: resampled, scaled, and reoriented.
+_BYTES_PER_RESULT = 12
 _TYPES = ("u1", "i1", "i2", "i4", "f4", "f8")
 
 
@@ -31,7 +35,7 @@ def preprocess_there(volume: Volume, config: ModelConfig, device: torch.device) 
     plan = SeparablePlan.of(volume.shape, volume.affine, model_spacing(volume.affine, config))
     if plan is None or config.intensity_percentiles is not None:
         return None
-    if _BYTES_PER_VOXEL * volume.array.size > free_memory(device):
+    if _PART_BYTES + _BYTES_PER_RESULT * math.prod(plan.shape) > free_memory(device):
         return None
     try:
         grid = _grid(_resampled(volume.array, plan, device), plan.affine, config)
@@ -70,12 +74,31 @@ class DeviceGrid(ModelGrid):
 
 @torch.inference_mode()
 def _resampled(array: np.ndarray, plan: SeparablePlan, device: torch.device) -> torch.Tensor:
-    image = _uploaded(array, device).float()
-    for axis, low, high, weight in plan.steps:
-        below, above = (image.index_select(axis, torch.from_numpy(index).to(device)) for index in (low, high))
+    """Resample some planes after the other, along the axis that is the slowest in memory."""
+    result = torch.empty(plan.shape, device=device)
+    along = 2 if array.flags.f_contiguous else 0
+    steps = {axis: (low, high, weight) for axis, low, high, weight in plan.steps}
+    planes = max(1, _PART_BYTES // (_BYTES_PER_VOXEL * (array.size // array.shape[along])))
+    count = max(1, planes * plan.shape[along] // array.shape[along])
+    for start in range(0, plan.shape[along], count):
+        stop = min(start + count, plan.shape[along])
+        first, last, lines = start, stop - 1, dict(steps)
+        if along in steps:
+            low, high, weight = (line[start:stop] for line in steps[along])
+            first, last = int(low.min()), int(high.max())
+            lines[along] = low - first, high - first, weight
+        part = array[first : last + 1] if along == 0 else array[:, :, first : last + 1]
+        result.narrow(along, start, stop - start).copy_(_part(_uploaded(part, device).float(), lines))
+    return result
+
+
+def _part(image: torch.Tensor, lines: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]) -> torch.Tensor:
+    """Resample a part of the image along each axis that has lines, in their order."""
+    for axis, (low, high, weight) in lines.items():
+        below, above = (image.index_select(axis, torch.from_numpy(index).to(image.device)) for index in (low, high))
         shape = [-1 if number == axis else 1 for number in range(3)]
         # Three steps, not lerp: each rounds, as on the host.
-        image = above.sub_(below).mul_(torch.from_numpy(weight).to(device).view(shape)).add_(below)
+        image = above.sub_(below).mul_(torch.from_numpy(weight).to(image.device).view(shape)).add_(below)
     return image
 
 
