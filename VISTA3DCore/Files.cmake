@@ -127,6 +127,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/region.py
   VISTA3DCore/inference/restoration.py
   VISTA3DCore/inference/retention.py
+  VISTA3DCore/inference/row_sums.py
   VISTA3DCore/inference/scope.py
   VISTA3DCore/inference/segmenter.py
   VISTA3DCore/inference/segmenting.py

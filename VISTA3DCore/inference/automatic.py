@@ -63,24 +63,42 @@ class LabelMap:
     def __init__(self, scores: ClassScores, shape: tuple[int, int, int]) -> None:
         self._scores = scores
         self.labels = np.zeros(shape, dtype=np.uint16)
-        self.masks = {index: np.zeros(shape, dtype=bool) for index in scores.overlapping}
+        # A bit for each mask: an eighth of what bool arrays take.
+        self._bits = np.zeros((-(-len(scores.overlapping) // 8), *shape), dtype=np.uint8)
+
+    @property
+    def masks(self) -> dict[int, np.ndarray]:
+        """The masks by index, copies."""
+        return dict(self.each_mask())
+
+    def each_mask(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Hand out one mask after the other, with its index."""
+        return ((index, _bit(self._bits, number)) for number, index in enumerate(self._scores.overlapping))
+
+    def plane(self, axis: int, number: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Return the labels and the masks of one plane."""
+        bits = np.take(self._bits, number, axis=1 + axis)
+        masks = [_bit(bits, mask) for mask in range(len(self._scores.overlapping))]
+        return np.take(self.labels, number, axis=axis), masks
 
     def take(self, block: Block, progress: Progress | None = None) -> None:
-        """Label the voxels of one block of features.
+        """Label the voxels of one block of features, which come once.
 
         :raises Cancelled: if ``progress`` was cancelled.
         """
-        planes = [slice(None)] * 3
-        planes[block.axis] = slice(block.start, block.stop)
-        labels = self.labels[tuple(planes)]
-        masks = [mask[tuple(planes)] for mask in self.masks.values()]
+        labels, bits = self.labels[block.box], self._bits[(slice(None), *block.box)]
         for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]
             found, inside = classify_voxels(self._scores, chunk.flatten(1))
             labels[rows] = found.reshape(chunk.shape[1:])
-            for mask, voxels in zip(masks, inside, strict=True):
-                mask[rows] = voxels.reshape(chunk.shape[1:])
+            for number, voxels in enumerate(inside):
+                bits[number // 8, rows] |= voxels.reshape(chunk.shape[1:]).view(np.uint8) << number % 8
+
+
+def _bit(bits: np.ndarray, number: int) -> np.ndarray:
+    """Return one of the masks that lie in bits [n, ...]."""
+    return (bits[number // 8] & (1 << number % 8)) != 0
 
 
 def classify_voxels(scores: ClassScores, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from VISTA3DCore.inference.devices import free_memory
-from VISTA3DCore.inference.feature_map import AutomaticBackend, slab_bytes
+from VISTA3DCore.inference.feature_map import AutomaticBackend
+from VISTA3DCore.inference.row_sums import streaming_bytes
 from VISTA3DCore.inference.windows import WindowLayout
 from VISTA3DCore.network.backends.memory import WORKSPACE, activation_bytes, device_budget, weight_bytes
 from VISTA3DCore.network.config import ModelConfig
@@ -23,11 +24,11 @@ def device_bytes(
 
     :param precision: of the network; sums are float32.
     :param batch: windows computed at once.
-    :param sums: bytes of the sums; by default those of the streaming slab, 0 where they lie on the host.
+    :param sums: bytes of the sums; by default those of a streaming run, 0 where they lie on the host.
     """
     itemsize = _ITEMSIZES[precision]
     network = weight_bytes(config, itemsize) + activation_bytes(config, itemsize, batch) + WORKSPACE
-    return network + (slab_bytes(layout, config.width) if sums is None else sums)
+    return network + (streaming_bytes(layout, config.width) if sums is None else sums)
 
 
 def sums_fit(backend: AutomaticBackend, layout: WindowLayout, sums: int) -> bool:

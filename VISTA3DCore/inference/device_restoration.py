@@ -47,9 +47,7 @@ class DeviceRestorer:
 
         :raises Cancelled: if ``progress`` was cancelled.
         """
-        length = block.stop - block.start
-        labels = self._labels.narrow(block.axis, block.start, length)
-        masks = self._masks.narrow(1 + block.axis, block.start, length)
+        labels, masks = self._labels[block.box], self._masks[(slice(None), *block.box)]
         for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]

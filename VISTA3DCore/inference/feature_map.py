@@ -65,17 +65,29 @@ class BatchingBackend(AutomaticBackend, Protocol):
 
 @dataclass(frozen=True)
 class Block:
-    """Finished planes of the feature map.
+    """Finished planes of the feature map, or a part of them.
 
     :param axis: the axis along which the volume is cut into blocks.
     :param start: first plane, a voxel index of the volume; :param stop: behind the last.
     :param features: [C, x, y, z], float32; a view that is valid until the next block is asked for.
+    :param rows: another axis, the first row along it, and behind the last; None for whole planes.
     """
 
     axis: int
     start: int
     stop: int
     features: torch.Tensor
+    rows: tuple[int, int, int] | None = None
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """The voxels of the volume that it holds."""
+        place = [slice(None)] * 3
+        place[self.axis] = slice(self.start, self.stop)
+        if self.rows is not None:
+            axis, start, stop = self.rows
+            place[axis] = slice(start, stop)
+        return tuple(place)
 
 
 @dataclass(frozen=True)
@@ -95,11 +107,19 @@ class FeatureMap:
     def nbytes(self) -> int:
         return self.features.numel() * self.features.element_size()
 
-    def blocks(self) -> Iterator[Block]:
-        """Hand out the map as the streaming life does."""
+    def blocks(self, rows: tuple[int, Sequence[int]] | None = None) -> Iterator[Block]:
+        """Hand out the map as the streaming life does.
+
+        :param rows: another axis and the boundaries along it at which planes are cut, too; None: whole planes.
+        """
         for start, stop in pairwise(self.boundaries):
             planes = self.features.narrow(1 + self.axis, start, stop - start)
-            yield Block(self.axis, start, stop, planes.float())
+            if rows is None:
+                yield Block(self.axis, start, stop, planes.float())
+                continue
+            for first, last in pairwise(rows[1]):
+                part = planes.narrow(1 + rows[0], first, last - first)
+                yield Block(self.axis, start, stop, part.float(), (rows[0], first, last))
 
 
 def map_bytes(layout: WindowLayout, channels: int, dtype: torch.dtype = torch.float32) -> int:

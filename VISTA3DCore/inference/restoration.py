@@ -59,16 +59,16 @@ class NearestRestorer:
     """Labels on the model grid, brought back by nearest neighbour; zero outside the foreground crop."""
 
     def __init__(self, scores: ClassScores, grids: Grids) -> None:
-        self._grids = grids
+        self._grids, self._scores = grids, scores
         self.map = LabelMap(scores, grids.model_shape)
         self.take = self.map.take
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        share = 1.0 / (1 + len(self.map.masks))
+        share = 1.0 / (1 + len(self._scores.overlapping))
         labels = self._restored(self.map.labels, progress.part(0.0, share))
         masks = {
             index: self._restored(mask, progress.part(share * number, share * (number + 1)))
-            for number, (index, mask) in enumerate(self.map.masks.items(), start=1)
+            for number, (index, mask) in enumerate(self.map.each_mask(), start=1)
         }
         return labels, masks
 
@@ -160,8 +160,7 @@ class SmoothRestorer:
         if number < block.start:
             return self._last
         features = block.features.select(1 + block.axis, int(number) - block.start)
-        masks = [np.take(mask, number, axis=block.axis) for mask in self.map.masks.values()]
-        return _Plane(features, np.take(self.map.labels, number, axis=block.axis), masks)
+        return _Plane(features, *self.map.plane(block.axis, int(number)))
 
     def _restore_plane(self, axis: int, target: int, lower: _Plane, upper: _Plane, weight: float) -> None:
         rows, columns = (line for number, line in enumerate(self._lines) if number != axis)

@@ -12,6 +12,7 @@ from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
 from VISTA3DCore.inference.progressive import Watched, WatchedPass, waiting_bytes
+from VISTA3DCore.inference.row_sums import RowPass, Rows, saves, streaming_bytes
 from VISTA3DCore.inference.windows import WindowLayout
 from VISTA3DCore.progress import Progress
 
@@ -45,24 +46,30 @@ class FeatureStore:
         streaming: bool | None,
         progress: Progress,
         watched: Watched | None = None,
+        whole_planes: bool = True,
     ) -> Iterator[Block]:
         """Hand out the features of a box of the model grid: retained ones, or those of a network pass.
 
         :param layout: the windows of the box.
         :param streaming: True never retains, False always does, None does if they fit.
         :param watched: in which order layers run, and who watches; blocks then come in another order, too.
+        :param whole_planes: False allows parts of planes, of which a streaming run keeps less in memory.
         """
         key = _key(box, layout)
+        # The same cuts whether retained or not, because matrix products of other shapes may round differently.
+        in_rows = not whole_planes and watched is None and saves(layout, self._backend.config.width)
         if key not in self._features:
             retained = self._retains(layout, streaming)
-            run = self._pass(box, layout, map_bytes if retained else slab_bytes, watched)
+            size = map_bytes if retained else streaming_bytes if in_rows else slab_bytes
+            run = self._pass(box, layout, size, watched, RowPass if in_rows and not retained else FeaturePass)
             if not retained:
                 yield from run.stream(progress, self._dtype)
                 return
             self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
             progress = progress.part(0.9, 1.0)
         features = self._features[key]
-        for block in features.blocks():
+        rows = Rows.of(layout)
+        for block in features.blocks((rows.axis, rows.boundaries) if in_rows else None):
             progress.update(block.start / features.boundaries[-1], "Labelling")
             yield block
 
@@ -72,13 +79,14 @@ class FeatureStore:
         layout: WindowLayout,
         size_of_sums: Callable[[WindowLayout, int], int],
         watched: Watched | None,
+        kind: type[FeaturePass],
     ) -> FeaturePass:
         backend = self._backend
         image = self._grid.crop(box).tensor[None, None]
         fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
         place = backend, image, layout, backend.device if fits else "cpu"
         if watched is None:
-            return FeaturePass(*place)
+            return kind(*place)
         waiting = waiting_bytes(layout, backend.config.width)
         if waiting > RETAINED_SHARE * free_memory(torch.device("cpu")):
             watched = replace(watched, plane=None)

@@ -158,7 +158,8 @@ class AutomaticRuns:
             watched = self._watched(request, preview, grids, layout)
             progress = progress.part(_COARSE_SHARE, 1.0)
         windows = progress.part(0.0, 0.95)
-        for block in self.features.blocks(scope.box, layout, request.streaming, windows, watched):
+        planes = request.restoration == "smooth"
+        for block in self.features.blocks(scope.box, layout, request.streaming, windows, watched, planes):
             restorer.take(block, progress)
             del block  # or the last one keeps all features in memory while the result is made
         return restorer, restorer.result(progress.part(0.95, 1.0))

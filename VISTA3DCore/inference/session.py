@@ -147,9 +147,7 @@ class Session:
         vector = self._segmenter.backend.class_matrix([wanted[0].index])[0]
         result = np.empty(self._grid.shape, dtype=np.float32)
         for block in self._automatic.blocks(find_preset(preset), Progress.of(progress)):
-            planes = [slice(None)] * 3
-            planes[block.axis] = slice(block.start, block.stop)
-            result[tuple(planes)] = score_block(block, vector)
+            result[block.box] = score_block(block, vector)
         return result
 
     def click(
