@@ -40,7 +40,7 @@ class Waves:
         wave = torch.sin(steps[:, None, None] + 2 * steps[:, None] + 3 * steps)
         return torch.stack([(patch[0, 0] + wave) * (number + 1) / 3 for number in range(CHANNELS)])
 
-    def on(self, device) -> Waves:
+    def on(self, _) -> Waves:
         return self
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -40,6 +41,11 @@ class Grids:
     model_shape: tuple[int, int, int]
     target_affine: np.ndarray
     target_shape: tuple[int, int, int]
+
+    @cached_property
+    def nearest_lines(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """See :func:`VISTA3DCore.imaging.resampling.nearest_lines`; kept, for some milliseconds for each structure."""
+        return nearest_lines(self.model_affine, self.model_shape, self.target_affine, self.target_shape)
 
 
 class Restorer(Protocol):
@@ -218,11 +224,10 @@ def _interpolated(
 
 def nearest_restorer(scores: ClassScores, grids: Grids) -> Restorer:
     """Return what restores by nearest neighbour: on the device where the network runs on a GPU, else on the host."""
-    place = grids.model_affine, grids.model_shape, grids.target_affine, grids.target_shape
-    lines = nearest_lines(*place) if scores.device.type == "cuda" else None
+    lines = grids.nearest_lines if scores.device.type == "cuda" else None
     if lines is None:
         return NearestRestorer(scores, grids)
-    return DeviceRestorer(scores, *place[1:], lines, scores.device)
+    return DeviceRestorer(scores, grids.model_shape, grids.target_affine, grids.target_shape, lines, scores.device)
 
 
 RESTORERS: dict[str, Callable[[ClassScores, Grids], Restorer]] = {

@@ -57,7 +57,7 @@ class FeatureStore:
         """
         key = _key(box, layout)
         # The same cuts whether retained or not, because matrix products of other shapes may round differently.
-        in_rows = not whole_planes and watched is None and saves(layout, self._backend.config.width)
+        in_rows = not whole_planes and watched is None and self._in_rows(layout)
         if key not in self._features:
             retained = self._retains(layout, streaming)
             size = map_bytes if retained else streaming_bytes if in_rows else slab_bytes
@@ -91,6 +91,12 @@ class FeatureStore:
         if waiting > RETAINED_SHARE * free_memory(torch.device("cpu")):
             watched = replace(watched, plane=None)
         return WatchedPass(*place, watched)
+
+    def _in_rows(self, layout: WindowLayout) -> bool:
+        """Return whether sums are kept row by row; on a device only where a slab has no room, for it is faster there."""
+        channels = self._backend.config.width
+        there = self._backend.device.type == "cuda" and sums_fit(self._backend, layout, slab_bytes(layout, channels))
+        return saves(layout, channels) and not there
 
     def _retains(self, layout: WindowLayout, streaming: bool | None) -> bool:
         if streaming is not None:

@@ -104,6 +104,7 @@ class AutomaticRuns:
     ) -> None:
         self._backend, self._grid = backend, grid
         self._affine, self._shape = affine, shape
+        self._grids: dict[bytes, Grids] = {}
         self.features = FeatureStore(backend, grid, dtype)
 
     def segment(self, request: AutomaticRequest, progress: Progress) -> Results:
@@ -147,7 +148,7 @@ class AutomaticRuns:
 
     def _labelled(self, request: AutomaticRequest, scope: Scope, progress: Progress) -> tuple[Restorer, Results]:
         grid = self._grid.crop(scope.box)
-        grids = Grids(grid.affine, grid.shape, self._affine, self._shape)
+        grids = self._grids_of(grid)
         scores = ClassScores(self._backend, request.structures)
         # Where the labels on the model grid are asked for afterwards, they have to be on the host.
         on_host = request.localize and request.restoration == "nearest"
@@ -163,6 +164,11 @@ class AutomaticRuns:
             restorer.take(block, progress)
             del block  # or the last one keeps all features in memory while the result is made
         return restorer, restorer.result(progress.part(0.95, 1.0))
+
+    def _grids_of(self, grid: ModelGrid) -> Grids:
+        """Return where a part of the model grid lies in the input grid."""
+        key = grid.affine.tobytes() + bytes(str(grid.shape), "ascii")
+        return self._grids.setdefault(key, Grids(grid.affine, grid.shape, self._affine, self._shape))
 
     def _preview(self, request: AutomaticRequest, grid: ModelGrid, scores: ClassScores, progress: Progress) -> Preview:
         locator, known = painter_for(self._backend, request.structures)

@@ -8,6 +8,7 @@ import triton.language as tl
 
 _ROWS = 128
 _CLASSES = 32
+_FEW = 16
 _WARPS = 8
 _SPLIT_FROM = (8, 0)
 """The first capability whose matrix units multiply rounded float32; before, scores come from ordinary arithmetic."""
@@ -88,7 +89,7 @@ def classify(features: torch.Tensor, matrix: torch.Tensor, values: torch.Tensor)
         CHANNELS=channels,
         ROWS=_ROWS,
         COLUMNS=max(16, triton.next_power_of_2(channels)),
-        CLASSES=_CLASSES,
+        CLASSES=_CLASSES if len(matrix) > _FEW else _FEW,
         PRECISION=_precision(features.device),
         num_warps=_WARPS,
     )
