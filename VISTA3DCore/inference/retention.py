@@ -93,7 +93,7 @@ class FeatureStore:
         return WatchedPass(*place, watched)
 
     def _in_rows(self, layout: WindowLayout) -> bool:
-        """Return whether sums are kept row by row; on a device only where a slab has no room, for it is faster there."""
+        """Return whether sums are kept row by row; on a GPU only where a slab, which is faster, has no room."""
         channels = self._backend.config.width
         there = self._backend.device.type == "cuda" and sums_fit(self._backend, layout, slab_bytes(layout, channels))
         return saves(layout, channels) and not there
