@@ -17,8 +17,8 @@
 #define PATCH ((LINES + 2) * LINE + 1)
 #define PIECES (PATCH * CHUNKS)
 #define TURNS ((PIECES + THREADS - 1) / THREADS)
-// Neighbouring chunks change places in every second group of four voxels, so that eight consecutive voxels' chunks lie in
-// different banks.
+// Neighbouring chunks change places in every second group of four voxels, so that the same chunk of eight consecutive
+// voxels lies in eight different banks.
 #define PLACE(voxel, chunk) (((voxel) * CHUNKS + ((chunk) ^ ((voxel) >> 2 & 1))) * 16)
 #define PATCH_BYTES (PIECES * 16)
 #define WEIGHT_BYTES (27 * C * C * 2)
@@ -57,12 +57,14 @@ __device__ static float2 unpacked(unsigned both) {
     return pair;
 }
 
-__device__ static void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
 #ifdef BFLOAT16
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#define MULTIPLY "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+#define MULTIPLY "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32"
 #endif
+
+__device__ static void multiply(float (&sum)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile(MULTIPLY " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -98,7 +100,7 @@ __device__ static unsigned activated(unsigned both, float2 factor, float2 summan
 __device__ static void put(char *patch, int piece, uint4 value, bool inside, const float *factors, float slope) {
     int voxel = piece / CHUNKS, chunk = piece % CHUNKS;
     if (inside && factors) {
-        const float2 *factor = (const float2 *)(factors + chunk * 8), *summand = (const float2 *)(factors + C + chunk * 8);
+        const float2 *factor = (const float2 *)(factors + chunk * 8), *summand = factor + C / 2;
         value.x = activated(value.x, factor[0], summand[0], slope);
         value.y = activated(value.y, factor[1], summand[1], slope);
         value.z = activated(value.z, factor[2], summand[2], slope);
@@ -134,7 +136,7 @@ __device__ static void add_tap(Sums &sums, const char *patch, const uint4 *weigh
     }
 }
 
-// Where a lane's 8 bytes of one row lie, an index of 8 bytes: even lanes have the pair's first block, odd ones its second.
+// Where a lane's 8 bytes of one row lie, an index of 8 bytes: even lanes have a pair's first block, odd ones its second.
 __device__ static int place_of(int voxel, int row, int pair, int lane) {
     return (voxel + lane / 4 + 8 * row) * (C / 4) + pair * 4 + (lane & 1) * 2 + (lane & 2) / 2;
 }
@@ -228,8 +230,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) convolve(
             }
             if (inside) add_tap(sums, patch, memory, tap, voxel, lane);
 #pragma unroll
-            for (int part = 0; part < 2; part++)
-                if (more) put(other, thread + (2 * tap + part) * THREADS, values[part], places[part] >= 0, known, slope);
+            for (int part = 0; part < 2; part++) {
+                int piece = thread + (2 * tap + part) * THREADS;
+                if (more) put(other, piece, values[part], places[part] >= 0, known, slope);
+            }
         }
         __syncthreads();
         if (x > first) finish(sums.previous, moments, result, (x - 1) * Y * Z + there, lane);
