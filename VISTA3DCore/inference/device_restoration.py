@@ -36,34 +36,41 @@ class DeviceRestorer:
         self._scores, self._shape = scores, target_shape
         narrow = max(scores.exclusive, default=0) < 256
         self._labels = torch.zeros(model_shape, dtype=torch.uint8 if narrow else torch.int16, device=device)
-        self._masks = torch.zeros((len(scores.overlapping), *model_shape), dtype=torch.bool, device=device)
+        # A bit for each mask: an eighth of what bool tensors take.
+        self._bits = torch.zeros((-(-len(scores.overlapping) // 8), *model_shape), dtype=torch.uint8, device=device)
         # The input grid's axes, the slowest of a Fortran array first.
         self._order = np.argsort(ras_orientation(target_affine)[0])[::-1].tolist()
         self._lines = lines[::-1]
 
     @torch.inference_mode()
     def take(self, block: Block, progress: Progress | None = None) -> None:
-        """Label the voxels of one block of features, wherever they lie.
+        """Label the voxels of one block of features, wherever they lie; each voxel comes once.
 
         :raises Cancelled: if ``progress`` was cancelled.
         """
-        labels, masks = self._labels[block.box], self._masks[(slice(None), *block.box)]
+        labels, bits = self._labels[block.box], self._bits[(slice(None), *block.box)]
         for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]
             found, inside = self._scores.classify_there(chunk.movedim(0, -1))
             labels[rows].copy_(found)
-            masks[:, rows].copy_(inside)
+            for number, voxels in enumerate(inside):
+                bits[number // 8, rows] |= voxels.to(torch.uint8) << number % 8
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return labels (uint16) and masks (bool) on the input grid."""
-        share = 1.0 / (1 + len(self._masks))
+        overlapping = self._scores.overlapping
+        share = 1.0 / (1 + len(overlapping))
         labels = self._restored(self._labels, np.uint16, progress.part(0.0, share))
         masks = {
-            index: self._restored(mask, bool, progress.part(share * number, share * (number + 1)))
-            for number, (index, mask) in enumerate(zip(self._scores.overlapping, self._masks, strict=True), start=1)
+            index: self._restored(self._mask(number), bool, progress.part(share * (number + 1), share * (number + 2)))
+            for number, index in enumerate(overlapping)
         }
         return labels, masks
+
+    @torch.inference_mode()
+    def _mask(self, number: int) -> torch.Tensor:
+        return (self._bits[number // 8] & (1 << number % 8)) != 0
 
     @torch.inference_mode()
     def _restored(self, labels: torch.Tensor, dtype: type, progress: Progress) -> np.ndarray:

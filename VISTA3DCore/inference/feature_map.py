@@ -9,7 +9,7 @@ window touches them and then dropped, so that memory does not depend on the volu
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, TypeVar, runtime_checkable
@@ -107,19 +107,16 @@ class FeatureMap:
     def nbytes(self) -> int:
         return self.features.numel() * self.features.element_size()
 
-    def blocks(self, rows: tuple[int, Sequence[int]] | None = None) -> Iterator[Block]:
+    def blocks(self, cuts: Iterable[tuple[int, int, tuple[int, int, int]]] | None = None) -> Iterator[Block]:
         """Hand out the map as the streaming life does.
 
-        :param rows: another axis and the boundaries along it at which planes are cut, too; None: whole planes.
+        :param cuts: the planes and rows of each block; None: whole planes.
         """
-        for start, stop in pairwise(self.boundaries):
-            planes = self.features.narrow(1 + self.axis, start, stop - start)
-            if rows is None:
-                yield Block(self.axis, start, stop, planes.float())
-                continue
-            for first, last in pairwise(rows[1]):
-                part = planes.narrow(1 + rows[0], first, last - first)
-                yield Block(self.axis, start, stop, part.float(), (rows[0], first, last))
+        for start, stop, rows in cuts or ((*planes, None) for planes in pairwise(self.boundaries)):
+            part = self.features.narrow(1 + self.axis, start, stop - start)
+            if rows is not None:
+                part = part.narrow(1 + rows[0], rows[1], rows[2] - rows[1])
+            yield Block(self.axis, start, stop, part.float(), rows)
 
 
 def map_bytes(layout: WindowLayout, channels: int, dtype: torch.dtype = torch.float32) -> int:

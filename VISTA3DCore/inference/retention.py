@@ -12,7 +12,7 @@ from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
 from VISTA3DCore.inference.progressive import Watched, WatchedPass, waiting_bytes
-from VISTA3DCore.inference.row_sums import RowPass, Rows, saves, streaming_bytes
+from VISTA3DCore.inference.row_sums import RowPass, cuts_of, saves, streaming_bytes
 from VISTA3DCore.inference.windows import WindowLayout
 from VISTA3DCore.progress import Progress
 
@@ -68,8 +68,7 @@ class FeatureStore:
             self._keep(key, run.retain(progress.part(0.0, 0.9), self._dtype))
             progress = progress.part(0.9, 1.0)
         features = self._features[key]
-        rows = Rows.of(layout)
-        for block in features.blocks((rows.axis, rows.boundaries) if in_rows else None):
+        for block in features.blocks(cuts_of(layout) if in_rows else None):
             progress.update(block.start / features.boundaries[-1], "Labelling")
             yield block
 
