@@ -99,7 +99,8 @@ def test_a_dropped_request_is_heard_of_no_more_and_leaves_no_files(
 ) -> None:
     answers = Answers()
     files = under_test.files()
-    request = under_test.engine.request("segment", SegmentParams(session, ("liver",)), *answers.callbacks)
+    long = SegmentParams(session, ("everything",), "paper")  # at work still when it is dropped
+    request = under_test.engine.request("segment", long, *answers.callbacks)
     (status,) = ask(under_test, "status").results  # sent after it
     request.drop()
     under_test.engine.request("segment", SegmentParams(session, ("spleen",)), *answers.callbacks).drop()
