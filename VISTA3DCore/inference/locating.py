@@ -97,8 +97,9 @@ def reaches_cut(structures: tuple[Structure, ...], label_map: LabelMap, box: Box
         for axis, (inner, outer) in enumerate(zip(box, whole, strict=True))
         for side in [0] * (inner.start > outer.start) + [-1] * (inner.stop < outer.stop)
     ]
+    masks = label_map.masks
     for structure in structures:
-        mask = _mask_of(structure.index, label_map.labels, label_map.masks)
+        mask = _mask_of(structure.index, label_map.labels, masks)
         if any(mask.take(side, axis=axis).any() for axis, side in sides):
             large = large_pieces(mask, _SMALL_SHARE)
             if any(large.take(side, axis=axis).any() for axis, side in sides):
