@@ -114,7 +114,9 @@ def _there(operation: Callable[..., Result]) -> Callable[..., Result]:
 
 @torch.inference_mode()
 def _try_out(kernels: Kernels, device: torch.device) -> None:
-    """Compile and run each kernel once.
+    """Compile and run the kernels that every window needs.
+
+    Those of clicks, and gathered convolutions, have their trial when the runtime starts (``cuda_start.py``).
 
     :raises RuntimeError: if one does not give what its twin gives.
     """

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.operations import Activation, Moments, Normalisation
-from VISTA3DCore.network.backends.kernels.triton_normalise import factors, measure
+from VISTA3DCore.network.backends.kernels.triton_normalise import activated, factors, measure
 
 _ROWS = 128
 _TAPS = 32
@@ -43,12 +43,9 @@ def _multiply_taps(
     value = tl.load(image + place, mask=inside[:, None] & known[None, :], other=0.0).to(tl.float32)
     factor = tl.load(scale + columns, mask=known, other=0.0)
     value = value * factor[None, :] + tl.load(shift + columns, mask=known, other=0.0)[None, :]
-    if GELU:
-        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
-    else:
-        value = tl.where(value > 0, value, value * slope)
     vectors = tl.load(weight + taps[:, None] * COLUMNS + columns[None, :])
-    product = tl.dot(vectors, tl.trans(value.to(vectors.dtype)), input_precision="ieee")
+    active = activated(value, slope, GELU).to(vectors.dtype)
+    product = tl.dot(vectors, tl.trans(active), input_precision="ieee")
     target = taps[:, None].to(tl.int64) * voxels + rows[None, :]
     tl.store(products + target, product, mask=(taps < 27)[:, None] & inside[None, :])
 

@@ -113,6 +113,16 @@ def _merge_statistics(
 
 
 @triton.jit
+def activated(value, slope, GELU: tl.constexpr):
+    """Return GELU of a tile, or the tile where it is positive and ``slope`` times it where it is negative."""
+    if GELU:
+        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+    else:
+        value = tl.where(value > 0, value, value * slope)
+    return value
+
+
+@triton.jit
 def _apply(
     image,
     after,
@@ -139,11 +149,7 @@ def _apply(
     value = tl.load(image + place, mask=inside, other=0.0).to(tl.float32) * factor[None, :] + summand[None, :]
     if ADD:
         value += tl.load(after + place, mask=inside, other=0.0).to(tl.float32)
-    if GELU:
-        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
-    else:
-        value = tl.where(value > 0, value, value * slope)
-    tl.store(result + place, value.to(result.dtype.element_ty), mask=inside)
+    tl.store(result + place, activated(value, slope, GELU).to(result.dtype.element_ty), mask=inside)
 
 
 def measure(image: torch.Tensor, before: torch.Tensor | None = None) -> Moments | None:
