@@ -8,7 +8,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from VISTA3DCore.network.backends.kernels import triton_classify, triton_convolve, triton_normalise
+from VISTA3DCore.network.backends.kernels import (
+    triton_classify,
+    triton_collapse,
+    triton_convolve,
+    triton_normalise,
+    triton_rows,
+)
 
 _FLOATS, _INTEGER = "*fp32", "i32"
 _TILE = {"CHANNELS": 48, "ROWS": 128, "COLUMNS": 64}
@@ -26,6 +32,15 @@ KERNELS = {
         [_FLOATS, _FLOATS, "*i32", "*i16", "*i8", *[_INTEGER] * 8],
         {**_TILE, "CLASSES": 32, "PRECISION": "tf32x3"},
     ),
+    "_multiply_taps": (
+        [*"**", *[_FLOATS] * 3, _INTEGER, "fp32"],
+        {**_TILE, "TAPS": 32, "GELU": True},
+    ),
+    "_add_taps": ([_FLOATS, _FLOATS, _INTEGER], {"Y": 128, "Z": 128, "VOXELS": 512}),
+    "_normalise_rows": (
+        [*[_FLOATS] * 6, _INTEGER, "fp32"],
+        {"CHANNELS": 48, "ROWS": 64, "COLUMNS": 64},
+    ),
     "_gather": (
         [*"****", _FLOATS, _FLOATS, _INTEGER],
         {
@@ -41,7 +56,7 @@ KERNELS = {
         },
     ),
 }
-MODULES = (triton_classify, triton_convolve, triton_normalise)
+MODULES = (triton_classify, triton_collapse, triton_convolve, triton_normalise, triton_rows)
 
 
 def compile_kernel(name: str, image: str, capability: int) -> triton.compiler.CompiledKernel:
