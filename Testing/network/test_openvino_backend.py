@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import weakref
 from dataclasses import replace
@@ -70,6 +71,18 @@ def test_the_model_s_window_may_be_larger_than_the_checked_one_and_no_cube():
 
     assert distance(backend.automatic_features(patch), TORCH.automatic_features(patch)) < 1e-3
     assert distance(backend.click_features(patch), TORCH.click_features(patch)) < 1e-3
+
+
+def test_features_exist_once(backend):
+    backend.automatic_features(PATCH)
+    tracemalloc.start()
+    try:
+        features = backend.automatic_features(PATCH)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert features.nbytes <= peak < 1.5 * features.nbytes
 
 
 def test_auto_is_openvino_on_a_processor_and_torch_elsewhere():

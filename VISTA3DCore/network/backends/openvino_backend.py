@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -198,16 +199,19 @@ class CompiledBranch:
 
         :raises MemoryError: if memory runs out.
         """
-        image, found = patch.to("cpu", torch.float32).contiguous(), torch.empty(self._shape)
+        image = patch.to("cpu", torch.float32).contiguous()
+        # NumPy asks for huge pages where it can; to touch 400 MB in small ones takes 2 % of a window in bfloat16.
+        found = np.empty(self._shape, np.float32)
         self._request.set_input_tensor(self._openvino.Tensor(image.numpy(), shared_memory=True))
-        self._request.set_output_tensor(self._openvino.Tensor(found.numpy(), shared_memory=True))
+        self._request.set_output_tensor(self._openvino.Tensor(found, shared_memory=True))
         try:
-            self._request.infer()
+            # By default what it returns is another copy of the features.
+            self._request.infer(share_outputs=True)
         except RuntimeError as error:
             if "bad_alloc" in str(error) or "bad allocation" in str(error):
                 raise MemoryError(str(error)) from error
             raise
-        return found[0].movedim(-1, 0)
+        return torch.from_numpy(found)[0].movedim(-1, 0)
 
     def release(self) -> None:
         """Give back the memory between the layers until the next window."""
