@@ -158,6 +158,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/memory.py
   VISTA3DCore/network/backends/openvino_backend.py
   VISTA3DCore/network/backends/openvino_normalisation.py
+  VISTA3DCore/network/backends/openvino_winograd.py
   VISTA3DCore/network/backends/processor.py
   VISTA3DCore/network/backends/selection.py
   VISTA3DCore/network/backends/torch_backend.py

@@ -126,7 +126,7 @@ def test_a_missing_openvino_is_replaced_and_only_who_asked_for_it_hears_so(monke
 
 @pytest.mark.parametrize("runtime", ["auto", "openvino"])
 def test_an_openvino_that_cannot_compile_is_replaced(monkeypatch, runtime):
-    def broken(*_: object):
+    def broken(*_: object, **__: object):
         raise RuntimeError("No such primitive.\nat line 1")
 
     monkeypatch.setattr(Compiler, "compiled", broken)
