@@ -11,12 +11,17 @@ from torch import nn
 
 pytest.importorskip("openvino")
 
-from VISTA3DCore.network.backends import openvino_winograd
+from VISTA3DCore.network.backends import openvino_backend, openvino_winograd
 from VISTA3DCore.network.backends.openvino_backend import AutomaticBranch, Compiler, OpenVinoBackend
 from VISTA3DCore.network.backends.openvino_winograd import with_fewer_products
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 
 WINDOW = (16, 16, 16)
+
+
+@pytest.fixture(autouse=True)
+def _few_threads(monkeypatch):
+    monkeypatch.setattr(openvino_backend, "is_bound_by_products", lambda: True)
 
 
 class Convolution(nn.Module):

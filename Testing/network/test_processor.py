@@ -7,7 +7,8 @@ import os
 import pytest
 import torch
 
-from VISTA3DCore.network.backends.processor import limit_threads, thread_count
+from VISTA3DCore.network.backends import processor
+from VISTA3DCore.network.backends.processor import is_bound_by_products, limit_threads, thread_count
 
 
 @pytest.fixture
@@ -42,6 +43,17 @@ def test_a_container_s_share_limits_the_threads(tmp_path, four_threads, many_pro
         (tmp_path / name).write_text(text + "\n", encoding="ascii")
 
     assert thread_count(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("instructions", "threads", "expected"),
+    [("AVX512", 4, True), ("AVX512", 5, False), ("AVX2", 8, True), ("AVX2", 9, False), ("DEFAULT", 1, False)],
+)
+def test_products_limit_few_threads_and_memory_many(monkeypatch, instructions, threads, expected):
+    monkeypatch.setattr(processor, "thread_count", lambda: threads)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+
+    assert is_bound_by_products() is expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no process to processors")

@@ -1,4 +1,4 @@
-"""What the processor offers: how many threads may run, and whether it multiplies bfloat16 itself."""
+"""What the processor offers: how many threads may run, what limits them, and whether it multiplies bfloat16 itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 _CGROUP = Path("/sys/fs/cgroup")
+_THREADS_BELOW_MEMORY = {"AVX2": 8, "AVX512": 4}
+"""So many threads multiply at most 20 times for each byte that the memory of an ordinary computer moves meanwhile."""
 
 
 def thread_count(cgroup: Path = _CGROUP) -> int:
@@ -39,6 +41,15 @@ def has_bfloat16() -> bool:
     """
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def is_bound_by_products() -> bool:
+    """Whether it pays to move more data for fewer products, as far as can be told from threads and instructions.
+
+    More threads multiply faster, but have the same memory. A rule and not a measurement, so that results are the same
+    to the last bit whatever else a computer does. Processors of other kinds count as no: nothing was measured there.
+    """
+    return thread_count() <= _THREADS_BELOW_MEMORY.get(torch.backends.cpu.get_cpu_capability(), 0)
 
 
 def _shares(cgroup: Path) -> list[int]:
