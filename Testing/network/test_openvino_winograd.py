@@ -32,9 +32,10 @@ class Convolution(nn.Module):
 
     def __init__(self, inner: int = 48, outer: int = 64, kernel: int = 3, stride: int = 1) -> None:
         super().__init__()
-        torch.manual_seed(0)
-        self.channels = nn.Conv3d(1, inner, 1)
-        self.convolution = nn.Conv3d(inner, outer, kernel, stride, kernel // 2)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.channels = nn.Conv3d(1, inner, 1)
+            self.convolution = nn.Conv3d(inner, outer, kernel, stride, kernel // 2)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.convolution(self.channels(image)).movedim(1, -1)
