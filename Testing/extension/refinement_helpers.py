@@ -30,6 +30,7 @@ SHAPE = (40, 40, 32)
 SPACING_MM = 12.0
 #: With the tiny model's random weights, every click on this structure changes something.
 TUMOR = 23
+PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19), (10, 18, 22))
 
 
 class Scene(Application):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from engine_processes import RawWorker, coarse_phantom
 
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.worker.arrays import SharedDirectory
 from VISTA3DCore.worker.blocking import BlockingClient
 from VISTA3DCore.worker.transports import ChildProcess
 
@@ -54,3 +56,9 @@ def raw_worker() -> Iterator[Callable[..., RawWorker]]:
     yield start
     for worker in workers:
         worker.stop()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[SharedDirectory]:
+    with SharedDirectory(tmp_path) as directory:
+        yield directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 
 from VISTA3DCore.worker import protocol
 from VISTA3DCore.worker.client import EngineClient
@@ -18,6 +20,7 @@ from VISTA3DCore.worker.transports import ChildProcess
 
 AFFINE = np.diag([-1.5, -1.5, 2.0, 1.0])
 MEMORY = protocol.Memory(2**34, 2**33)
+posix = pytest.mark.skipif(os.name != "posix", reason="Windows has no permission bits and no links without privileges")
 
 # The child's orders come as the model's name (load, open) or as the structure's (segment, click):
 # crash, mute (never answers), exit, garbage, noise (prints to its log), slow (until it is cancelled), forget.

@@ -2,112 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import vtk
-from engine_helpers import EngineUnderTest, running_engine
+from automatic_cases import KNOWN, LIVER, TUMOR, Running
+from engine_helpers import EngineUnderTest
 from engine_processes import coarse_phantom
 from logic_helpers import (
     SHAPE,
-    Heard,
-    MemoryStore,
     add_transform,
     add_volume,
     assert_sentence,
-    new_scene,
     rotated,
 )
 from vtk.util.numpy_support import vtk_to_numpy
 
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.segmenter import Segmenter
-from VISTA3DSegmentLib.logic.automatic import AutomaticRun, RunRequest
 from VISTA3DSegmentLib.logic.regions import roi_box, volume_box
-from VISTA3DSegmentLib.logic.settings import Rate, Settings
-from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
+from VISTA3DSegmentLib.logic.settings import Rate
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
 from VISTA3DSegmentLib.mrml.segments import read_mask, structure_of
 
 pytestmark = pytest.mark.slow
 
-LIVER, SPLEEN, TUMOR = 1, 3, 23
-STRUCTURES = (LIVER, SPLEEN)
-#: All that the tiny model knows.
-KNOWN = (1, 3, 5, 14, 23)
-FRAIL_ENGINE = Path(__file__).resolve().parents[1] / "worker" / "frail_engine.py"
 CT = catalogue("vista3d-ct")
-
-
-@pytest.fixture(scope="module")
-def under_test() -> Iterator[EngineUnderTest]:
-    """Return an engine that the tests of this file share."""
-    with running_engine() as under_test:
-        yield under_test
-
-
-class Running:
-    """A scene, a CT in it, and everything that a run needs."""
-
-    def __init__(self, under_test: EngineUnderTest, volume: Volume | None, model: str) -> None:
-        self.under_test, self.model = under_test, model
-        self.scene = new_scene()
-        self.hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self.scene)
-        self.volume = add_volume(self.scene, volume)
-        self.store = MemoryStore()
-        self.settings = Settings(self.store)
-        self.volumes = OpenedVolumes(under_test.engine)
-        self.run = AutomaticRun(under_test.engine, self.volumes, self.scene, self.hierarchy, self.settings)
-        self.heard = Heard(self.run)
-
-    def request(self, **changes: object) -> RunRequest:
-        """Return a request for liver and spleen, with some fields changed."""
-        return RunRequest(**{"volume": self.volume, "structures": STRUCTURES, "model": self.model, **changes})
-
-    def start(self, **changes: object) -> None:
-        self.run.start(self.request(**changes))
-
-    def finish(self) -> None:
-        """Wait for the end of the run."""
-        self.under_test.loop.run_until(lambda: not self.run.running)
-
-    def segment(self, **changes: object) -> tuple[slicer.vtkMRMLSegmentationNode, list[str], list[str]]:
-        """Run to the end, which must be a good one."""
-        self.heard.events.clear()
-        self.start(**changes)
-        self.finish()
-        assert self.heard.all("failed") == []
-        (found,) = self.heard.all("finished")
-        return found
-
-    def wait_for_work(self) -> None:
-        """Wait until the network runs."""
-        self.under_test.loop.run_until(
-            lambda: any(update[1] == "Segmenting" and update[0] > 0.16 for update in self.updates)
-        )
-
-    @property
-    def updates(self) -> list[tuple[float, str, float | None]]:
-        return self.heard.all("progressed")
-
-    @property
-    def segmentations(self) -> int:
-        return self.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
-
-
-@pytest.fixture
-def tiny(under_test: EngineUnderTest, tiny_model: Path) -> Iterator[Running]:
-    """Return a coarse CT and a model that answers something, quickly."""
-    running = Running(under_test, None, str(tiny_model))
-    yield running
-    running.run.close()
-    running.volumes.close_all()
 
 
 def turned(volume: Volume, kind: str) -> Volume:
@@ -239,191 +162,6 @@ def test_a_turned_region_of_interest_limits_the_result(tiny: Running) -> None:
     assert len(inside)
     assert (inside >= np.array(region[:3]) - 12).all()
     assert (inside <= np.array(region[3:]) + 12).all()
-
-
-# Endings
-
-
-def test_cancel_writes_nothing_and_the_next_run_works(tiny: Running) -> None:
-    tiny.start(preset="paper")
-    tiny.wait_for_work()
-    tiny.run.cancel()
-    assert not tiny.run.running
-    assert tiny.heard.events[-1] == ("cancelled", ())
-    tiny.under_test.loop.run_for(0.3)
-    assert tiny.heard.events[-1] == ("cancelled", ())
-    assert tiny.segmentations == 0
-    tiny.run.cancel()
-    assert len(tiny.heard.all("cancelled")) == 1
-    assert tiny.segment()
-
-
-def test_cancel_while_the_volume_is_opened(tiny: Running) -> None:
-    tiny.start()
-    tiny.run.cancel()
-    assert tiny.heard.all("cancelled") == [()]
-    assert tiny.segment()
-
-
-def test_cancel_while_the_segments_are_written(tiny: Running) -> None:
-    tiny.start()
-    tiny.under_test.loop.run_until(lambda: tiny.updates and tiny.updates[-1][1] == "Writing the segments")
-    while not tiny.segmentations:
-        tiny.under_test.loop.run_once(0.0)
-    tiny.run.cancel()
-    tiny.under_test.loop.run_for(0.1)
-    assert tiny.segmentations == 0
-    assert [name for name in tiny.under_test.files() if name.startswith("result")] == []
-
-
-@pytest.mark.parametrize("moment", ["opening", "segmenting"])
-def test_a_volume_that_is_deleted_ends_the_run(tiny: Running, moment: str) -> None:
-    tiny.start(preset="paper")
-    if moment == "segmenting":
-        tiny.wait_for_work()
-    tiny.scene.RemoveNode(tiny.volume)
-    assert tiny.heard.sentence("failed") == "The volume 'CT' was removed; the run was stopped."
-    tiny.under_test.loop.run_for(0.3)
-    assert len(tiny.heard.all("failed")) == 1
-    assert tiny.segmentations == 0
-
-
-def test_a_segmentation_that_is_deleted_ends_the_run(tiny: Running) -> None:
-    segmentation, _ids, _notes = tiny.segment()
-    tiny.heard.events.clear()
-    tiny.start(segmentation=segmentation, preset="paper")
-    tiny.wait_for_work()
-    tiny.scene.RemoveNode(segmentation)
-    assert tiny.heard.sentence("failed") == "The segmentation 'CT segmentation' was removed; the run was stopped."
-    assert tiny.segmentations == 0
-
-
-def test_a_scene_that_is_closed_ends_the_run(tiny: Running) -> None:
-    tiny.start(preset="paper")
-    tiny.wait_for_work()
-    tiny.scene.Clear(False)
-    assert tiny.heard.sentence("failed") == "The scene was closed; the run was stopped."
-    tiny.under_test.loop.run_for(0.3)
-    assert tiny.segmentations == 0
-    assert tiny.volumes._entries == {}
-    tiny.volume = add_volume(tiny.scene)
-    assert tiny.segment()
-
-
-def test_a_volume_that_changes_gets_no_wrong_segments(tiny: Running) -> None:
-    tiny.start()
-    tiny.wait_for_work()
-    add_transform(tiny.volume, rotated((0, 0, 5)))
-    tiny.finish()
-    assert tiny.heard.sentence("failed").startswith("'CT' was changed during the run")
-    assert tiny.segmentations == 0
-    assert [name for name in tiny.under_test.files() if name.startswith("result")] == []
-
-
-def test_a_killed_engine_is_one_sentence_and_the_next_run_works(tiny: Running) -> None:
-    tiny.start(preset="paper")
-    tiny.wait_for_work()
-    tiny.under_test.kill()
-    tiny.finish()
-    assert "ended unexpectedly" in tiny.heard.sentence("failed")
-    assert tiny.segmentations == 0
-    assert tiny.segment()
-
-
-# Bad input
-
-
-def test_what_is_missing_is_told_before_anything_starts(tiny: Running) -> None:
-    for changes in ({"volume": None}, {"structures": ()}, {"model": ""}):
-        tiny.heard.events.clear()
-        tiny.start(**changes)
-        assert_sentence(tiny.request(**changes).problem())
-        assert tiny.heard.sentence("failed") == tiny.request(**changes).problem()
-        assert len(tiny.heard.events) == 1
-    assert tiny.request().problem() is None
-
-
-def test_a_region_beside_the_volume_is_told(tiny: Running) -> None:
-    tiny.start(region=(5000, 5000, 5000, 5010, 5010, 5010))
-    assert tiny.heard.sentence("failed") == "The region lies outside the volume; move it."
-
-
-def test_a_model_that_is_not_here_says_how_to_get_it(tiny: Running) -> None:
-    tiny.start(model="vista3d-ct")
-    tiny.finish()
-    sentence = tiny.heard.sentence("failed")
-    assert sentence.startswith("The model 'vista3d-ct' is not on this computer")
-    assert "Setup" in sentence
-
-
-def test_a_structure_that_the_model_does_not_know_is_told(tiny: Running) -> None:
-    tiny.start(structures=("pancreas",))
-    tiny.finish()
-    assert "pancreas" in tiny.heard.sentence("failed")
-    assert tiny.segmentations == 0
-
-
-def test_an_image_that_is_no_ct_is_told(tiny: Running) -> None:
-    slicer.util.arrayFromVolume(tiny.volume)[:] = np.abs(slicer.util.arrayFromVolume(tiny.volume)) % 256
-    slicer.util.arrayFromVolumeModified(tiny.volume)
-    tiny.start()
-    tiny.finish()
-    assert "not a CT" in tiny.heard.sentence("failed")
-
-
-@pytest.mark.parametrize("shape", [(40, 40, 1), (0, 0, 0)])
-def test_a_flat_or_empty_volume_is_told(tiny: Running, shape: tuple[int, int, int]) -> None:
-    empty = not all(shape)
-    node = tiny.scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "flat")
-    if not empty:
-        node = add_volume(tiny.scene, Volume(np.zeros(shape, dtype=np.int16), np.eye(4)))
-    tiny.start(volume=node)
-    tiny.heard.sentence("failed")
-
-
-def test_a_volume_with_several_components_is_told(tiny: Running) -> None:
-    node = tiny.scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "color")
-    image = vtk.vtkImageData()
-    image.SetDimensions(10, 10, 10)
-    image.AllocateScalars(vtk.VTK_SHORT, 3)
-    node.SetAndObserveImageData(image)
-    tiny.start(volume=node)
-    tiny.heard.sentence("failed")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_disk_that_is_full_for_the_result_is_told(tiny_model: Path) -> None:
-    with running_engine(command=[sys.executable, str(FRAIL_ENGINE), "disk", "50000"]) as frail:
-        running = Running(frail, None, str(tiny_model))
-        running.start()
-        running.finish()
-        assert "cannot be written" in running.heard.sentence("failed")
-        assert running.segmentations == 0
-        assert [name for name in frail.files() if name.startswith("result")] == []
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_disk_that_is_full_for_the_volume_is_told(tiny: Running) -> None:
-    import resource
-
-    files, before = tiny.under_test.files(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
-    try:
-        tiny.start()
-        tiny.finish()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "cannot be written" in tiny.heard.sentence("failed")
-    assert tiny.under_test.files() == files
-    assert tiny.segment()
-
-
-def test_a_second_run_waits_for_the_first(tiny: Running) -> None:
-    tiny.start()
-    with pytest.raises(InputError, match="cancel it first"):
-        tiny.start()
-    tiny.finish()
-    assert len(tiny.heard.all("finished")) == 1
 
 
 # Time

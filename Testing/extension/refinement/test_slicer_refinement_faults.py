@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import slicer
 import vtk
-from engine_helpers import EngineUnderTest, running_engine
-from refinement_helpers import TUMOR, Clicking, as_clicks
+from refinement_helpers import PLACES, TUMOR, Clicking, as_clicks
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
@@ -18,23 +17,15 @@ from VISTA3DSegmentLib.mrml.clicks import TAG, ClickList
 
 pytestmark = pytest.mark.slow
 
-PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19), (10, 18, 22))
 OUTSIDE = (900, 0, 0)
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[EngineUnderTest]:
-    with running_engine() as under_test:
-        yield under_test
-
-
 @pytest.fixture
-def clicking(engine: EngineUnderTest, tiny_model: Path) -> Iterator[Clicking]:
-    one = Clicking(engine, tiny_model)
-    one.mirror.show()
-    one.click(PLACES[0])
-    yield one
-    one.close()
+def clicking(clicking: Clicking) -> Clicking:
+    """Return a segment that was clicked at once."""
+    clicking.mirror.show()
+    clicking.click(PLACES[0])
+    return clicking
 
 
 def moment(clicking: Clicking) -> tuple:
