@@ -12,7 +12,7 @@ from threshold_backend import LIVER, ThresholdBackend
 
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference import feature_map
-from VISTA3DCore.inference.progressive import BlockSums
+from VISTA3DCore.inference.block_sums import BlockSums
 from VISTA3DCore.inference.restoration import NearestRestorer
 from VISTA3DCore.inference.segmenter import Segmenter
 

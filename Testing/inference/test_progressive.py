@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live_bytes import LiveBytes
 from reference_pipeline import TINY, CountingBackend, random_image, seeded_network
 from threshold_backend import ThresholdBackend
 
 from VISTA3DCore import Progress, Segmenter, Volume
 from VISTA3DCore.errors import Cancelled, InputError
-from VISTA3DCore.inference.feature_map import FeaturePass
-from VISTA3DCore.inference.progressive import Watched, WatchedPass, outward, waiting_bytes
+from VISTA3DCore.inference import device_memory
+from VISTA3DCore.inference.block_sums import BlockSums, growing_bytes
+from VISTA3DCore.inference.feature_map import FeaturePass, slab_bytes
+from VISTA3DCore.inference.progressive import Watched, WatchedPass, outward
+from VISTA3DCore.inference.retention import FeatureStore
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
 
 WINDOW = (16, 16, 16)
@@ -65,11 +70,49 @@ def test_layers_run_from_the_slice_that_is_looked_at():
     assert outward(layout, None) == list(range(len(centres)))
 
 
-def test_what_waits_is_a_share_of_a_layer():
-    layout = WindowLayout((267, 267, 400), (128, 128, 128), PRESETS["bundle"])
-    head = 9 * 48 * 4 * 128 * 128 * (96 + 128 - 192)
+@settings(max_examples=25)
+@given(st.tuples(st.integers(9, 40), st.integers(9, 40), st.integers(17, 90)), st.none() | st.floats(-10, 100))
+def test_sums_in_any_order_take_what_is_reckoned(shape, plane):
+    layout, channels = WindowLayout(shape, WINDOW, PRESETS["bundle"]), 8
+    order, sums = outward(layout, plane), BlockSums(layout, channels, "cpu")
+    with torch.inference_mode(), LiveBytes() as traced:
+        for layer in order:
+            for start in layout.layers[layer]:
+                sums.add(start, torch.ones((channels, *WINDOW)))
+            for _ in sums.close(layer):
+                pass
+    # Beside the sums there are a window's features, and a head while its block takes it over.
+    beside = 4 * (channels + 1) * (16**3 + 16 * layout.padded_shape[0] * layout.padded_shape[1])
+    reckoned = growing_bytes(layout, channels, order)
 
-    assert head <= waiting_bytes(layout, 48) <= 3 * head
+    assert reckoned <= traced.peak <= reckoned + beside
+
+
+def test_the_ordinary_order_takes_hardly_more_than_a_slab():
+    layout = WindowLayout((267, 267, 400), (128, 128, 128), PRESETS["bundle"])
+
+    assert growing_bytes(layout, 48, outward(layout, None)) < 1.03 * slab_bytes(layout, 48)
+    assert growing_bytes(layout, 48, outward(layout, 300)) < 3 * slab_bytes(layout, 48)
+
+
+@pytest.mark.parametrize(("room", "expected"), [(3.0, [2, 3, 1, 0]), (1.5, [0, 1, 2, 3])])
+def test_without_room_for_what_waits_layers_run_in_the_ordinary_order(monkeypatch, room, expected):
+    backend = NoisyBackend()
+    layout = WindowLayout((20, 20, 52), WINDOW, PRESETS["bundle"])
+    grid = SimpleNamespace(crop=lambda _box: SimpleNamespace(tensor=torch.zeros(layout.shape)))
+    store, layers = FeatureStore(backend, grid, torch.float32), []
+    free = int(2 * room * slab_bytes(layout, backend.config.width))
+    monkeypatch.setattr(device_memory, "free_memory", lambda _device: free)
+
+    def watch(box, _features):
+        if box[2].start not in layers:
+            layers.append(box[2].start)
+
+    box = tuple(slice(0, size) for size in layout.shape)
+    for _ in store.blocks(box, layout, True, Progress(), Watched(watch, 32)):
+        pass
+
+    assert layers == [layout.starts[2][layer] for layer in expected]
 
 
 SHAPE, AFFINE = (40, 40, 90), np.diag([4.0, 4.0, 4.0, 1.0])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from live_bytes import LiveBytes
 from test_click_head import CONFIGS, NARROW, TOKENS, network_of, patch_of
 
 from VISTA3DCore.errors import SlowerWarning
@@ -195,31 +196,6 @@ def test_the_size_of_the_weights_is_that_of_the_network(config):
     clicks = size(encoder.up_layers, network.point_head.feat_downsample)
     assert weight_bytes(config, 2) == pytest.approx(2 * automatic, rel=1e-3)
     assert weight_bytes(config, 4, clicks=True) == pytest.approx(4 * (automatic + clicks), rel=2e-2)
-
-
-class LiveBytes(torch.utils._python_dispatch.TorchDispatchMode):
-    """Counts the bytes of images that exist at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for one in result if isinstance(result, tuple) else (result,):
-            if isinstance(one, torch.Tensor):
-                self._watch(one.untyped_storage())
-        return result
-
-    def _watch(self, storage) -> None:
-        import weakref
-
-        key = storage._cdata
-        if key not in self.live:
-            self.live[key] = storage.nbytes()
-            self.peak = max(self.peak, sum(self.live.values()))
-            weakref.finalize(storage, self.live.pop, key, None)
 
 
 def test_images_take_as_much_for_each_window_of_a_batch():

@@ -1,27 +1,19 @@
 """A result that grows: coarse labels first, then window by window, beginning near the slice that the user looks at.
 
-The final result is bit-identical to that of the ordinary order. Sums of floating point numbers depend on their order,
-so each block of planes adds its windows in the ordinary order, whatever order they run in: what a window adds to planes
-where earlier windows are still missing waits until those have run.
+The final result is bit-identical to that of the ordinary order, see :mod:`VISTA3DCore.inference.block_sums`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from VISTA3DCore.inference.automatic import ClassScores, classify_voxels
-from VISTA3DCore.inference.feature_map import (
-    AutomaticBackend,
-    Block,
-    FeatureMap,
-    FeaturePass,
-    normalised,
-    zero_features,
-)
+from VISTA3DCore.inference.block_sums import BlockSums
+from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
 from VISTA3DCore.progress import Progress
@@ -50,125 +42,6 @@ def outward(layout: WindowLayout, plane: float | None) -> list[int]:
     half = layout.window[axis] / 2
     centres = [start - layout.pad_before[axis] + half for start in layout.starts[axis]]
     return sorted(range(len(centres)), key=lambda layer: (abs(centres[layer] - 0.5 - plane), layer))
-
-
-def waiting_bytes(layout: WindowLayout, channels: int) -> int:
-    """Return how much may wait at a time when layers run outward: the shared planes of as many layers as overlap."""
-    axis, side = layout.slab_axis, layout.window[layout.slab_axis]
-    starts = layout.starts[axis]
-    shared = [max(starts[layer - 1] + side - start, 0) for layer, start in enumerate(starts) if layer]
-    overlapping = max(
-        (sum(start < first + side for start in starts[n + 1 :]) for n, first in enumerate(starts)), default=0
-    )
-    most_windows = max(map(len, layout.layers))
-    x, y, z = layout.window
-    return most_windows * channels * 4 * (x * y * z // side) * max(shared, default=0) * overlapping
-
-
-@dataclass(eq=False)
-class BlockSums:
-    """Sums of weighted window features, block by block (the planes between two starts of layers).
-
-    Takes the place of :class:`VISTA3DCore.inference.feature_map.Slab` where layers run in another order.
-    """
-
-    layout: WindowLayout
-    channels: int
-    device: torch.device | str
-    channels_last: bool = False
-    _sums: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    _waiting: dict[tuple[int, int], list[tuple[Shape, torch.Tensor]]] = field(default_factory=dict)
-    _done: set[int] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self._weights = self.layout.weights(self.device)
-        self._axis = self.layout.slab_axis
-        self._starts = self.layout.starts[self._axis]
-        self._side = self.layout.window[self._axis]
-
-    def move(self, device: torch.device | str) -> None:
-        """Continue on another device with everything summed so far."""
-        self.device = device
-        self._sums = {block: tuple(one.to(device) for one in pair) for block, pair in self._sums.items()}
-        self._waiting = {key: [(at, part.to(device)) for at, part in parts] for key, parts in self._waiting.items()}
-        self._weights = None if self._weights is None else self._weights.to(device)
-
-    @torch.inference_mode()
-    def add(self, start: Shape, features: torch.Tensor) -> None:
-        """Add one window's features [C, w, w, w] (overwritten); ``start`` is its first voxel in the padded volume."""
-        features = features.to(self.device)
-        if self._weights is not None:
-            features = features.float().mul_(self._weights)
-        layer = self._starts.index(start[self._axis])
-        ready = [block for block in self._blocks_of(layer) if self._is_next(layer, block)]
-        late = [block for block in self._blocks_of(layer) if block not in ready]
-        # What needs memory comes first: when it runs out, nothing has been added yet.
-        for block in ready:
-            self._allocate(block)
-        copies = [self._part(start, block, features).clone() for block in late]
-        for block in ready:
-            self._add_part(block, start, self._part(start, block, features))
-        for block, part in zip(late, copies, strict=True):
-            self._waiting.setdefault((block, layer), []).append((start, part))
-
-    def close(self, layer: int) -> Iterator[tuple[int, torch.Tensor]]:
-        """Say that all windows of a layer were added; yield each block that is complete, normalised.
-
-        :return: the block's number and its planes, [C, x, y, z] of the padded volume.
-        """
-        self._done.add(layer)
-        for block in self._blocks_of(layer):
-            for earlier in self._layers_of(block):
-                if earlier not in self._done:
-                    break
-                for start, part in self._waiting.pop((block, earlier), ()):
-                    self._allocate(block)
-                    self._add_part(block, start, part)
-            else:
-                self._allocate(block)
-                yield block, normalised(*self._sums.pop(block), self.layout)
-
-    def _blocks_of(self, layer: int) -> list[int]:
-        """Return the blocks that a layer's windows reach."""
-        end = self._starts[layer] + self._side
-        return [block for block in range(layer, len(self._starts)) if self.layout.boundaries[block] < end]
-
-    def _layers_of(self, block: int) -> list[int]:
-        """Return the layers that reach a block."""
-        first = self.layout.boundaries[block]
-        return [layer for layer in range(block + 1) if self._starts[layer] + self._side > first]
-
-    def _is_next(self, layer: int, block: int) -> bool:
-        return all(earlier in self._done for earlier in self._layers_of(block) if earlier < layer)
-
-    def _planes(self, start: Shape, block: int) -> tuple[int, int]:
-        """Return the planes that a window and a block share."""
-        first = start[self._axis]
-        return max(first, self.layout.boundaries[block]), min(first + self._side, self.layout.boundaries[block + 1])
-
-    def _part(self, start: Shape, block: int, values: torch.Tensor) -> torch.Tensor:
-        """Return a view of the planes of a window's values [..., w, w, w] that lie in a block."""
-        low, high = self._planes(start, block)
-        return values.narrow(values.ndim - 3 + self._axis, low - start[self._axis], high - low)
-
-    def _allocate(self, block: int) -> None:
-        if block not in self._sums:
-            shape = list(self.layout.padded_shape)
-            shape[self._axis] = self.layout.boundaries[block + 1] - self.layout.boundaries[block]
-            self._sums[block] = (
-                zero_features(self.channels, shape, self.device, self.channels_last),
-                torch.zeros(shape, device=self.device),
-            )
-
-    @torch.inference_mode()
-    def _add_part(self, block: int, start: Shape, part: torch.Tensor) -> None:
-        sums, total_weight = self._sums[block]
-        place = list(start)
-        place[self._axis] = self._planes(start, block)[0] - self.layout.boundaries[block]
-        size = part.shape[1:]
-        crop_window(sums, tuple(place), size).add_(part)
-        weights = 1.0 if self._weights is None else self._part(start, block, self._weights)
-        crop_window(total_weight, tuple(place), size).add_(weights)
 
 
 class WatchedPass(FeaturePass):

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 
+from VISTA3DCore.inference.block_sums import growing_bytes
 from VISTA3DCore.inference.device_memory import sums_fit
 from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block, FeatureMap, FeaturePass, map_bytes, slab_bytes
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
-from VISTA3DCore.inference.progressive import Watched, WatchedPass, waiting_bytes
+from VISTA3DCore.inference.progressive import Watched, WatchedPass, outward
 from VISTA3DCore.inference.row_sums import RowPass, cuts_of, saves, streaming_bytes
 from VISTA3DCore.inference.windows import WindowLayout
 from VISTA3DCore.progress import Progress
@@ -80,16 +81,20 @@ class FeatureStore:
         watched: Watched | None,
         kind: type[FeaturePass],
     ) -> FeaturePass:
-        backend = self._backend
         image = self._grid.crop(box).tensor[None, None]
-        fits = sums_fit(backend, layout, size_of_sums(layout, backend.config.width))
-        place = backend, image, layout, backend.device if fits else "cpu"
-        if watched is None:
-            return kind(*place)
-        waiting = waiting_bytes(layout, backend.config.width)
-        if waiting > RETAINED_SHARE * free_memory(torch.device("cpu")):
-            watched = replace(watched, plane=None)
-        return WatchedPass(*place, watched)
+        if watched is not None:
+            return self._watched_pass(image, layout, watched)
+        fits = sums_fit(self._backend, layout, size_of_sums(layout, self._backend.config.width))
+        return kind(self._backend, image, layout, self._backend.device if fits else "cpu")
+
+    def _watched_pass(self, image: torch.Tensor, layout: WindowLayout, watched: Watched) -> WatchedPass:
+        """Keep the order that is asked for while there is room for all that waits in it; else take the ordinary one."""
+        for plane in (watched.plane, None):
+            watched = replace(watched, plane=plane)
+            size = growing_bytes(layout, self._backend.config.width, outward(layout, plane))
+            if sums_fit(self._backend, layout, size):
+                return WatchedPass(self._backend, image, layout, self._backend.device, watched)
+        return WatchedPass(self._backend, image, layout, "cpu", watched)
 
     def _in_rows(self, layout: WindowLayout) -> bool:
         """Return whether sums are kept row by row; on a GPU only where a slab, which is faster, has no room."""
