@@ -151,6 +151,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/kernels/cuda_convolve.py
   VISTA3DCore/network/backends/kernels/nvrtc.py
   VISTA3DCore/network/backends/kernels/operations.py
+  VISTA3DCore/network/backends/kernels/trials.py
   VISTA3DCore/network/backends/kernels/triton_classify.py
   VISTA3DCore/network/backends/kernels/triton_collapse.py
   VISTA3DCore/network/backends/kernels/triton_convolve.py

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.kernels import operations
-from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for, triton_kernels
+from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for, sound, triton_kernels
 from VISTA3DCore.network.backends.kernels.operations import GELU, IDENTITY, RELU, Activation, Convolution, Normalisation
 
 # On a CUDA device these are tests of the device, elsewhere of what stands in for it.
@@ -238,6 +239,71 @@ def test_of_equal_scores_the_first_wins_and_zero_is_background(kernels, classify
     assert masks.tolist() == [[False, False, False, True], [False] * 4]
 
 
+def test_sound_kernels_stay_as_they_are(kernels):
+    tried = sound(kernels, torch.device(DEVICE))
+    assert tried.name == "triton"
+    assert not tried.wanting
+
+
+TWINS = Kernels("torch", "")
+
+
+def wrong(operation):
+    """Return an operation whose results are a little off; labels and masks are others altogether."""
+
+    def run(*arguments, **options):
+        found = operation(*arguments, **options)
+        if isinstance(found, tuple):
+            return found[0] + 1, ~found[1]
+        return None if found is None else found + 0.1
+
+    return run
+
+
+def failing(*_arguments, **_options):
+    raise TypeError("out of resource: shared memory\nand more")
+
+
+@pytest.mark.parametrize("name", ["normalise", "collapse", "normalise_rows", "classify"])
+@pytest.mark.parametrize("fault", ["wrong", "failing"])
+def test_a_kernel_that_is_wrong_or_fails_is_replaced_by_its_twin_alone(kernels, name, fault):
+    bad = wrong(getattr(kernels, name)) if fault == "wrong" else failing
+    tried = sound(replace(kernels, **{name: bad}), torch.device(DEVICE))
+    assert getattr(tried, name) is getattr(TWINS, name)
+    reason = "it does not agree with PyTorch" if fault == "wrong" else "out of resource: shared memory"
+    assert f"{name}: {reason}" in tried.wanting
+    others = {"normalise", "collapse", "normalise_rows", "classify", "measure"} - {name}
+    replaced = {other for other in others if getattr(tried, other) is getattr(TWINS, other)}
+    assert replaced <= ({"measure"} if name == "normalise" else set())  # the trial of one needs the other
+
+
+def test_a_kernel_that_is_missing_cannot_convolve(kernels):
+    tried = sound(replace(kernels, fused=failing), torch.device(DEVICE))
+    assert tried.fused is None
+    assert "fused: out of resource" in tried.wanting
+
+
+def test_a_kernel_that_fails_later_is_replaced_and_the_user_is_told_once(kernels):
+    def some_fail(image, *arguments, **options):
+        return failing() if len(image) > 1 else kernels.normalise(image, *arguments, **options)
+
+    tried = sound(replace(kernels, normalise=some_fail), torch.device(DEVICE))
+    image, arguments = image_of(SHAPES["released"]), (affine(48), RELU)
+    expected = operations.normalise(image, *arguments)
+    with pytest.warns(SlowerWarning, match=r"normalise: out of resource.*more slowly\.$") as told:
+        found = [tried.normalise(image, *arguments) for _ in range(2)]
+    torch.testing.assert_close(found, [expected, expected])
+    assert len(told) == 1
+
+
+def test_memory_that_runs_out_says_nothing_of_a_kernel(kernels):
+    def short(*_arguments, **_options):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        sound(replace(kernels, classify=short), torch.device(DEVICE))
+
+
 def test_without_a_cuda_device_plain_torch_is_used_and_the_reason_is_given():
     kernels = kernels_for(torch.device("cpu"))
     assert kernels.name == "torch"
@@ -246,13 +312,14 @@ def test_without_a_cuda_device_plain_torch_is_used_and_the_reason_is_given():
 
 @pytest.mark.slow
 def test_the_kernels_compile_for_gpus_of_several_generations():
-    """For A100, RTX 3060, RTX 4090 and H100, with 16 bytes read and written at once."""
+    """For RTX 2080, A100, RTX 3060, RTX 4090, H100, B200 and RTX 5090, 16 bytes read and written at once."""
     pytest.importorskip("triton")
+    capabilities = (75, 80, 86, 89, 90, 100, 120)
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    command = [sys.executable, str(Path(__file__).with_name("kernel_compilation.py")), "80", "86", "89", "90"]
+    command = [sys.executable, str(Path(__file__).with_name("kernel_compilation.py")), *map(str, capabilities)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     lines = printed.splitlines()
-    assert len(lines) == 4 * (7 * 3 + 2)
+    assert len(lines) == len(capabilities) * (7 * 3 + 2)
     assert all(line.endswith("wide") for line in lines if "_apply" in line or "_part" in line or "_gather" in line)
 
 

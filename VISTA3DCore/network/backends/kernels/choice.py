@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from typing import TypeVar
 
 import torch
 
+from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.kernels import operations
-from VISTA3DCore.network.backends.kernels.operations import RELU, Convolution, Entry, Moments, Normalisation
-
-_WRONG = "they do not agree with PyTorch"
+from VISTA3DCore.network.backends.kernels.operations import Convolution, Entry, Moments
+from VISTA3DCore.network.backends.kernels.trials import TRIALS, on_chip
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 
 Result = TypeVar("Result")
 
@@ -23,6 +25,7 @@ class Kernels:
 
     :param name: ``triton`` or ``torch``.
     :param reason: why this one, for people.
+    :param wanting: what cannot be used although the device is of the right kind; empty if that is nothing.
     :param fused: convolves with what lies around it; returns None where it cannot, or where that is no faster.
     """
 
@@ -34,6 +37,7 @@ class Kernels:
     normalise_rows: Callable[..., torch.Tensor] = operations.normalise_rows
     classify: Callable[..., tuple[torch.Tensor, torch.Tensor]] = operations.classify
     fused: Callable[..., tuple[torch.Tensor, Moments] | None] | None = None
+    wanting: str = ""
 
     def convolve(
         self,
@@ -58,22 +62,83 @@ class Kernels:
         return result if after is None else result.add_(after), None
 
 
-@cache
 def kernels_for(device: torch.device) -> Kernels:
-    """Return the fused kernels on a CUDA device where they run and are right, else plain PyTorch."""
+    """Return the fused kernels on a CUDA device, those that run and are right, else plain PyTorch."""
     if device.type != "cuda":
         return Kernels("torch", "fused kernels are for CUDA devices")
+    place = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    if place not in _CHOSEN:
+        try:
+            _CHOSEN[place] = sound(triton_kernels(), place)
+        except Exception as error:  # a compiler, a driver or a file may be missing: whatever it is, do without
+            reason = f"fused kernels cannot be used here ({_first_line(error)})"
+            without = Kernels("torch", reason, wanting=reason)
+            if is_out_of_memory(error):  # nothing was found out; the next one who asks may
+                return without
+            _CHOSEN[place] = without
+    return _CHOSEN[place]
+
+
+_CHOSEN: dict[torch.device, Kernels] = {}
+
+
+@torch.inference_mode()
+def sound(kernels: Kernels, device: torch.device) -> Kernels:
+    """Return kernels of which those that fail or are wrong on a device are replaced by their twins.
+
+    What is right may fail later, for an image of another shape: then its twin takes over, too.
+
+    :raises RuntimeError: if memory runs out.
+    """
+    plain, failures = Kernels("torch", ""), []
+    for name, trial in TRIALS.items():
+        if (problem := _problem(trial, kernels, device)) is not None:
+            kernels = replace(kernels, **{name: getattr(plain, name)})
+            failures.append(f"{name}: {problem}")
+    if kernels.fused is not None and (problem := _problem(on_chip, kernels, device)) is not None:
+        kernels = replace(kernels, fused=partial(kernels.fused, on_chip=False))
+        failures.append(f"convolve: {problem}")
+    guarded = {name: _guarded(name, getattr(kernels, name), getattr(plain, name)) for name in TRIALS}
+    if not failures:
+        return replace(kernels, **guarded)
+    wanting = f"not all fused kernels can be used here ({'; '.join(failures)})"
+    return replace(kernels, reason=wanting, wanting=wanting, **guarded)
+
+
+def _problem(trial: Callable[[Kernels, torch.device], None], kernels: Kernels, device: torch.device) -> str | None:
+    """Return what is wrong with a kernel, or None."""
     try:
-        kernels = triton_kernels()
-        _try_out(kernels, device)
-    except Exception as error:  # a compiler, a driver or a file may be missing: whatever it is, do without
-        return Kernels("torch", f"Triton's kernels cannot be used here ({_first_line(error)})")
-    try:
-        _try_out_on_chip(kernels, device)
-    except Exception as error:
-        reason = f"{kernels.reason}, but not CUDA's own ({_first_line(error)})"
-        return replace(kernels, reason=reason, fused=partial(kernels.fused, on_chip=False))
-    return kernels
+        trial(kernels, device)
+    except Exception as error:  # Triton has errors of many kinds
+        if is_out_of_memory(error):
+            raise
+        return _first_line(error)
+    return None
+
+
+def _guarded(name: str, operation: Callable[..., Result] | None, twin: Callable[..., Result] | None):
+    """Return an operation in whose place its twin is taken from the moment when it fails, other than for memory."""
+    if operation is None or operation is twin:
+        return operation
+    current = [operation]
+
+    @wraps(operation)
+    def run(*arguments: object, **options: object) -> Result:
+        try:
+            return current[0](*arguments, **options)
+        except Exception as error:  # as above
+            if is_out_of_memory(error) or current[0] is not operation:
+                raise
+            current[0] = twin or _never
+            sentence = f"A fused kernel fails ({name}: {_first_line(error)}); the GPU works without it, more slowly."
+        warnings.warn(sentence, SlowerWarning, stacklevel=2)
+        return current[0](*arguments, **options)
+
+    return run
+
+
+def _never(*_arguments: object, **_options: object) -> None:
+    """Stands for kernels that convolve: there is none for any image."""
 
 
 def triton_kernels() -> Kernels:
@@ -110,46 +175,6 @@ def _there(operation: Callable[..., Result]) -> Callable[..., Result]:
             return operation(tensor, *arguments, **options)
 
     return run
-
-
-@torch.inference_mode()
-def _try_out(kernels: Kernels, device: torch.device) -> None:
-    """Compile and run the kernels that every window needs.
-
-    Those of clicks, and gathered convolutions, have their trial when the runtime starts (``cuda_start.py``).
-
-    :raises RuntimeError: if one does not give what its twin gives.
-    """
-    image = torch.linspace(-3, 5, 16 * 512, device=device).sin_().view(1, 8, 8, 8, 16).permute(0, 4, 1, 2, 3)
-    arguments = Normalisation(), RELU
-    normalised = kernels.normalise(image, *arguments)
-    features, values = image[0].flatten(1).T, torch.arange(1, 4, dtype=torch.int32, device=device)
-    labels = kernels.classify(features, features[:5].contiguous(), values)[0]
-    expected = operations.classify(features, features[:5], values)[0]
-    close = torch.allclose(normalised, operations.normalise(image, *arguments), atol=1e-4)
-    if not close or (labels == expected).float().mean() < 0.99:
-        raise RuntimeError(_WRONG)
-
-
-@torch.inference_mode()
-def _try_out_on_chip(kernels: Kernels, device: torch.device) -> None:
-    """As :func:`_try_out`, for the kernel that holds all weights on the chip, where the device has room for it.
-
-    :raises RuntimeError: if it does not give what its twin gives.
-    """
-    from VISTA3DCore.network.backends.kernels import cuda_convolve
-
-    numbers = torch.linspace(-3, 5, 48 * 3 * 8 * 32, device=device).sin_().half()
-    image = numbers.view(1, 3, 8, 32, 48).permute(0, 4, 1, 2, 3)
-    weight = (torch.linspace(0, 9, 48 * 48 * 27, device=device).square_().sin_() / 36).half().view(48, 48, 3, 3, 3)
-    convolution = Convolution(weight, None, (1, 1, 1), (1, 1, 1))
-    if not cuda_convolve.suits(image, convolution):
-        return
-    entry = Entry(Normalisation(), RELU)
-    found, _ = kernels.convolve(image, convolution, entry, after=image)
-    expected = convolution(operations.normalise(image, Normalisation(), RELU)).add_(image)
-    if not torch.allclose(found, expected, atol=2e-2):
-        raise RuntimeError(_WRONG)
 
 
 def _first_line(error: Exception) -> str:

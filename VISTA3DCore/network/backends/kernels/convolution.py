@@ -26,8 +26,16 @@ def convolve_fused(
         return cuda_convolve.convolve(image, convolution, entry, after)
     if not (triton_convolve.suits(image, convolution) and triton_convolve.pays(image, convolution)):
         return None
+    kind = convolution.weight.shape, convolution.stride, image.dtype, image.device
     if entry is not None:
+        # Where the kernel fails, it is at the first time, and then the image must still be there.
+        overwrite = entry.overwrite and kind in _RAN
         image = triton_normalise.normalise(
-            image, entry.normalisation, entry.activation, moments=entry.moments, overwrite=entry.overwrite
+            image, entry.normalisation, entry.activation, moments=entry.moments, overwrite=overwrite
         )
-    return triton_convolve.convolve(image, convolution, after)
+    result = triton_convolve.convolve(image, convolution, after)
+    _RAN.add(kind)
+    return result
+
+
+_RAN: set[tuple] = set()
