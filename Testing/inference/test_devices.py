@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.errors import DeviceError, SlowerWarning
 from VISTA3DCore.inference.devices import choose_device, free_memory, known_problems
 from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
@@ -20,6 +20,18 @@ def test_auto_gives_a_device_and_a_reason():
 def test_the_cpu_is_always_there():
     assert choose_device("cpu").device == torch.device("cpu")
     assert free_memory(torch.device("cpu")) > 1 << 20
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built for CUDA")
+def test_a_gpu_that_does_not_work_is_left_alone_and_the_user_is_told(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.warns(SlowerWarning, match=r"^The GPU cannot be used \(.*\); the CPU is used instead\.$") as told:
+        choice = choose_device("auto")
+    assert choice.device == torch.device("cpu")
+    assert len(told) == 1
+    with pytest.raises(DeviceError, match=r"'cuda' does not work here \(.*\); use 'auto' or 'cpu'\.$"):
+        choose_device("cuda")
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "toaster", "xpu"])

@@ -11,12 +11,13 @@ from live_bytes import LiveBytes
 from test_click_head import CONFIGS, NARROW, TOKENS, network_of, patch_of
 
 from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends import cuda_start, selection
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
 from VISTA3DCore.network.backends.cuda_start import TOLERANCES, Exercise, UnusableError, modes, start, trial
 from VISTA3DCore.network.backends.fused_network import Rebuilder
 from VISTA3DCore.network.backends.kernels import operations
 from VISTA3DCore.network.backends.kernels.choice import Kernels, kernels_for
-from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, weight_bytes
+from VISTA3DCore.network.backends.memory import IMAGES, activation_bytes, device_budget, weight_bytes
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.network.config import ModelConfig
@@ -170,13 +171,62 @@ def test_wrong_convolutions_are_worked_around_and_the_user_is_told_once(monkeypa
     assert len(told) == 1
     assert backend.mode == Mode("float32", tensor_float=True)
     monkeypatch.setattr(Broken, "right", ())
-    with pytest.raises(UnusableError, match="float16: the answer differs"):
+    with pytest.raises(UnusableError, match="float16: the answer differs") as error:
         start(network_of(NARROW), NARROW, CPU, "float16")
+    assert not error.value.broken
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, TypeError, torch.OutOfMemoryError])
+def test_a_device_on_which_nothing_is_right_is_left_to_others(monkeypatch, failure):
+    """Only the processor's own answers, from which the exercise comes, are right."""
+
+    def fail(*_):
+        raise failure("no kernel image is available for execution on the device")
+
+    exercise = Exercise.of(network_of(NARROW), NARROW)
+    monkeypatch.setattr(Exercise, "of", lambda *_: exercise)
+    monkeypatch.setattr(CudaBackend, "automatic_features", fail)
+    monkeypatch.setattr(TorchBackend, "automatic_features", fail)
+    if failure is torch.OutOfMemoryError:
+        assert type(start(network_of(NARROW), NARROW, CPU)) is CudaBackend  # nothing was found out
+        return
+    with pytest.warns(SlowerWarning, match=r"'meta' cannot be used here .*no kernel image.*The processor is used"):
+        backend, _ = selection.choose_backend(network_of(NARROW), NARROW, "meta", "cuda", "float16")
+    assert backend.device == CPU
+
+
+def test_what_is_known_of_a_precision_is_not_found_out_again(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91002)
+    monkeypatch.setattr(cuda_start, "_milliseconds", lambda _device, dtype: float(dtype.itemsize))
+    assert "wrongly" in cuda_start._known_problem(cuda, Mode("bfloat16"))
+    assert cuda_start._known_problem(cuda, Mode("float32")) is None
+    assert cuda_start._known_problem(CPU, Mode("bfloat16")) is None
+    monkeypatch.setattr(cuda_start, "_milliseconds", lambda _device, dtype: 9.0 if dtype.itemsize == 2 else 2.0)
+    assert cuda_start._known_problem(cuda, Mode("float16")) == "float16 is slower than float32"
+
+    def fail(*_):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(cuda_start, "_milliseconds", fail)
+    assert cuda_start._known_problem(cuda, Mode("float16")) is None
+
+
+def test_what_others_use_on_the_device_is_not_to_be_had(monkeypatch):
+    gigabyte, taken = 1 << 30, {"reserved": 3, "allocated": 0}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * gigabyte, 8 * gigabyte))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: taken["reserved"] * gigabyte)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: taken["allocated"] * gigabyte)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: 0.75)
+    place = torch.device("cuda", 0)
+    assert device_budget(place, gigabyte) == 6 * gigabyte
+    taken["allocated"] = 3  # the weights and two gigabytes of retained features
+    assert device_budget(place, gigabyte) == 4 * gigabyte
 
 
 def test_modes_go_from_fast_to_safe():
     assert next(modes(Mode("float16"))) == Mode("float16")
-    assert next(modes(Mode("float16"), slow=True)) == Mode("float32", tensor_float=True)
+    assert next(modes(Mode("float16"), skip=True)) == Mode("float32", tensor_float=True)
     assert [mode.precision for mode in modes(FLOAT32)] == ["float32"] * 2
     assert not any(mode.tensor_float for mode in modes(FLOAT32))
 

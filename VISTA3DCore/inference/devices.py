@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
 
-from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.errors import DeviceError, SlowerWarning
 from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
 
@@ -22,14 +23,22 @@ def choose_device(name: str | torch.device = "auto") -> DeviceChoice:
     """Return the device to use.
 
     :param name: ``auto`` (cuda, else mps, else cpu), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-    :raises DeviceError: if it is not there.
+    :raises DeviceError: if it is not there, or does not work; with ``auto``, the CPU is used then, with a
+        ``SlowerWarning``.
     """
     if str(name) != "auto":
         return DeviceChoice(_present(str(name)), "as asked for")
+    problem = None
     if torch.cuda.is_available():
-        return DeviceChoice(torch.device("cuda"), f"{torch.cuda.get_device_name()} is available")
+        problem = _problem(torch.device("cuda"))
+        if problem is None:
+            return DeviceChoice(torch.device("cuda"), f"{torch.cuda.get_device_name()} is available")
     if torch.backends.mps.is_available():
         return DeviceChoice(torch.device("mps"), "no CUDA device, but Apple's GPU is available")
+    if problem is not None:
+        reason = f"the GPU cannot be used ({problem})"
+        warnings.warn(f"{reason[0].upper()}{reason[1:]}; the CPU is used instead.", SlowerWarning, stacklevel=2)
+        return DeviceChoice(torch.device("cpu"), reason)
     build = f"the installed torch {torch.__version__} is built without CUDA"
     missing = "torch finds no CUDA device" if torch.version.cuda else build
     return DeviceChoice(torch.device("cpu"), f"no GPU can be used: {missing}")
@@ -46,7 +55,18 @@ def _present(name: str) -> torch.device:
         raise DeviceError(f"The device '{name}' is not there; use 'auto' or 'cpu'.")
     if (device.index or 0) >= count:
         raise DeviceError(f"The device '{name}' is not there; the last one is '{device.type}:{count - 1}'.")
+    if device.type != "cpu" and (problem := _problem(device)) is not None:
+        raise DeviceError(f"The device '{name}' does not work here ({problem}); use 'auto' or 'cpu'.")
     return device
+
+
+def _problem(device: torch.device) -> str | None:
+    """Return why nothing can be computed on a device, e.g. because torch was not built for it, or None."""
+    try:
+        torch.ones(8, device=device).sum().item()
+    except Exception as error:  # drivers have errors of many kinds
+        return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+    return None
 
 
 def known_problems() -> list[str]:

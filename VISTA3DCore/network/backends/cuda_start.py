@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
-from VISTA3DCore.network.backends.cudnn import slow_in_half_precision
+from VISTA3DCore.network.backends.cudnn import slow_in_half_precision, wrong_in_bfloat16
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.network.config import ModelConfig
@@ -59,7 +60,14 @@ def _click(side: int) -> ClickTokens:
 
 
 class UnusableError(Exception):
-    """The runtime gives no right answer in any mode; the message says what was tried."""
+    """The runtime gives no right answer in any mode; the message says what was tried.
+
+    :param broken: PyTorch gives none on this device either.
+    """
+
+    def __init__(self, message: str, broken: bool) -> None:
+        super().__init__(message)
+        self.broken = broken
 
 
 def start(network: nn.Module, config: ModelConfig, device: torch.device, precision: str = "auto") -> CudaBackend:
@@ -70,29 +78,36 @@ def start(network: nn.Module, config: ModelConfig, device: torch.device, precisi
     """
     wished = Mode(_default(device) if precision == "auto" else precision)
     exercise = Exercise.of(network, config)
-    slow = wished.precision != "float32" and _half_is_slow(device, wished.dtype)
-    failures = [f"{wished.precision} is slower than float32"] if slow else []
-    for mode in modes(wished, slow):
+    failures = [reason] if (reason := _known_problem(device, wished)) else []
+    for mode in modes(wished, skip=bool(failures)):
         backend = CudaBackend(network, config, device, mode)
         try:
             problem = trial(backend, exercise)
-        except torch.OutOfMemoryError:
-            # Nothing can be found out now. The work itself knows what to do when memory runs out.
+        except (RuntimeError, MemoryError):
+            # Memory ran out: nothing can be found out now, and the work itself knows what to do then.
             return backend
         if problem is None:
             _tell(backend, failures)
             backend.forget()
             return backend
         failures.append(f"{mode.precision}: {problem}")
-    raise UnusableError("; ".join(failures))
+    raise UnusableError("; ".join(failures), is_broken(network, config, device, exercise))
 
 
-def modes(wished: Mode, slow: bool = False) -> Iterator[Mode]:
+def is_broken(network: nn.Module, config: ModelConfig, device: torch.device, exercise: Exercise) -> bool:
+    """Return whether PyTorch's own operations give no right answer on the device either."""
+    try:
+        return trial(TorchBackend(network, config).on(device), exercise) is not None
+    except (RuntimeError, MemoryError):  # as above
+        return False
+
+
+def modes(wished: Mode, skip: bool = False) -> Iterator[Mode]:
     """Hand out the modes to try, the best first.
 
-    :param slow: the wished precision is not worth trying.
+    :param skip: the wished precision is not worth trying.
     """
-    if not slow:
+    if not skip:
         yield wished
         yield replace(wished, channels_last=False)
     if wished.precision != "float32":
@@ -101,17 +116,21 @@ def modes(wished: Mode, slow: bool = False) -> Iterator[Mode]:
         yield Mode("float32", channels_last=False)
 
 
-def trial(backend: CudaBackend, exercise: Exercise) -> str | None:
-    """Return what is wrong with a backend's answers, or None."""
+def trial(backend: CudaBackend | TorchBackend, exercise: Exercise) -> str | None:
+    """Return what is wrong with a backend's answers, or None.
+
+    :raises RuntimeError: if memory runs out, as :func:`is_out_of_memory` tells it.
+    """
     try:
         found = [backend.automatic_features(exercise.patch).cpu()]
         if exercise.scores is not None:
             found.append(backend.click_scores(exercise.click_features, _click(exercise.patch.shape[2])).cpu())
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
+    except Exception as error:  # compilers and drivers have errors of many kinds
+        if is_out_of_memory(error):
+            raise
         return (str(error).splitlines() or ["it fails"])[0]
-    tolerance = _TENSOR_FLOAT_TOLERANCE if backend.mode.tensor_float else TOLERANCES[backend.precision]
+    rounded = isinstance(backend, CudaBackend) and backend.mode.tensor_float
+    tolerance = _TENSOR_FLOAT_TOLERANCE if rounded else TOLERANCES[backend.precision]
     for answer, expected in zip(found, (exercise.features, exercise.scores), strict=False):
         difference = ((answer - expected).norm() / expected.norm()).item()
         if not (math.isfinite(difference) and difference <= tolerance):
@@ -123,13 +142,20 @@ def _default(device: torch.device) -> str:
     return "float16" if device.type == "cuda" else "float32"
 
 
-def _half_is_slow(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether half precision is slower than float32 here: by the list of known cases, or as measured."""
-    if device.type != "cuda":
-        return False
-    if slow_in_half_precision(torch.__version__, torch.backends.cudnn.version() or 0):
-        return True
-    return _milliseconds(device, dtype) > 1.5 * _milliseconds(device, torch.float32)
+def _known_problem(device: torch.device, mode: Mode) -> str | None:
+    """Return why a precision is not worth trying here: by the lists of known cases, or as measured."""
+    if device.type != "cuda" or mode.precision == "float32":
+        return None
+    cudnn = torch.backends.cudnn.version() or 0
+    if mode.precision == "bfloat16" and wrong_in_bfloat16(cudnn):
+        return "bfloat16: this cuDNN is known to compute it wrongly"
+    try:
+        slow = slow_in_half_precision(torch.__version__, cudnn) or (
+            _milliseconds(device, mode.dtype) > 1.5 * _milliseconds(device, torch.float32)
+        )
+    except RuntimeError:  # the trial of the mode will tell what is wrong
+        return None
+    return f"{mode.precision} is slower than float32" if slow else None
 
 
 @torch.inference_mode()
@@ -158,7 +184,11 @@ def _tell(backend: CudaBackend, failures: list[str]) -> None:
     if failures:
         how = "float32 rounded to TF32" if mode.tensor_float else mode.precision
         sentences.append(f"This GPU's software is wrong or slow in the fastest mode ({failures[0]}); {how} is used.")
-    if backend.device.type == "cuda" and backend.kernels.name != "triton":
-        sentences.append(f"{backend.kernels.reason}; the GPU works without them, more slowly.")
+    if backend.device.type == "cuda" and backend.kernels.wanting:
+        sentences.append(f"{_capitalised(backend.kernels.wanting)}; the GPU works without them, more slowly.")
     if sentences:
         warnings.warn(" ".join(sentences), SlowerWarning, stacklevel=4)
+
+
+def _capitalised(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]

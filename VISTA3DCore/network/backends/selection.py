@@ -50,11 +50,12 @@ class RuntimeUnavailableError(Exception):
 
     :param expected: that it is so is nothing to worry about (not installed, another device), so that nobody who did
         not ask for the runtime has to hear of it.
+    :param broken: that nothing gives right answers on this device, PyTorch neither.
     """
 
-    def __init__(self, sentence: str, expected: bool = False) -> None:
+    def __init__(self, sentence: str, expected: bool = False, broken: bool = False) -> None:
         super().__init__(sentence)
-        self.expected = expected
+        self.expected, self.broken = expected, broken
 
 
 def choose_backend(
@@ -93,6 +94,9 @@ def choose_backend(
         backend = _start(candidate, network, config, device, precision)
         return backend, "as asked for" if runtime == candidate else f"the fastest on '{device.type}'"
     except RuntimeUnavailableError as error:
+        if error.broken:
+            _warn(f"{error} The processor is used instead.")
+            return choose_backend(network, config, "cpu")
         if runtime != "auto" or not error.expected:
             _warn(f"{error} PyTorch is used instead.")
         return _start_torch(network, config, device, precision), str(error)
@@ -138,7 +142,10 @@ def _start_cuda(network: NetworkSource, config: ModelConfig, device: torch.devic
 
     try:
         return start(load(network), config, device, precision)
-    except (UnusableError, UnknownLayerError) as error:
+    except UnusableError as error:
+        what = f"The device '{device}'" if error.broken else "The runtime 'cuda'"
+        raise RuntimeUnavailableError(f"{what} cannot be used here ({error}).", broken=error.broken) from error
+    except UnknownLayerError as error:
         raise RuntimeUnavailableError(f"The runtime 'cuda' cannot be used here ({error}).") from error
 
 
