@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,12 @@ from test_restoration import CHANNELS, STRUCTURES, MatrixBackend, case
 
 from VISTA3DCore.errors import Cancelled
 from VISTA3DCore.imaging.resampling import nearest_lines
+from VISTA3DCore.inference import automatic, device_restoration
 from VISTA3DCore.inference.automatic import ClassScores
 from VISTA3DCore.inference.device_restoration import DeviceRestorer
 from VISTA3DCore.inference.feature_map import Block
 from VISTA3DCore.inference.restoration import Grids, NearestRestorer, nearest_restorer
+from VISTA3DCore.network.backends.kernels.choice import kernels_for
 from VISTA3DCore.progress import Progress
 
 # On a CUDA device these are tests of the device, elsewhere of what stands in for it.
@@ -47,6 +51,34 @@ def restored(restorer, grids: Grids, device: torch.device, channels_last: bool =
     for block in blocks_of(grids, device, channels_last):
         restorer.take(block)
     return restorer.result(Progress())
+
+
+def failing_once(function):
+    """Return a function that runs out of memory the first time, and then does what it does."""
+    failures = [torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def run(*arguments, **options):
+        if failures:
+            raise failures.pop()
+        return function(*arguments, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["torch.zeros", "download", "kernels_for"])
+def test_what_the_device_has_no_memory_for_is_done_on_the_host(monkeypatch, scores, name):
+    grids = case("LPS")
+    labels, masks = restored(on_device(scores, grids), grids, DEVICE)
+    if name == "kernels_for":
+        kernels = replace(kernels_for(DEVICE), classify=failing_once(kernels_for(DEVICE).classify))
+        monkeypatch.setattr(automatic, name, lambda _device: kernels)
+    else:
+        original = torch.zeros if name == "torch.zeros" else device_restoration.download
+        monkeypatch.setattr(f"{device_restoration.__name__}.{name}", failing_once(original))
+    found, inside = restored(on_device(scores, grids), grids, DEVICE)
+    np.testing.assert_array_equal(found, labels)
+    for index, mask in masks.items():
+        np.testing.assert_array_equal(inside[index], mask)
 
 
 @pytest.mark.parametrize("name", GEOMETRIES)

@@ -8,8 +8,9 @@ import torch
 from reference_pipeline import TINY, CountingBackend, random_image, seeded_network
 
 from VISTA3DCore.errors import DeviceError
-from VISTA3DCore.inference.feature_map import FeaturePass, is_out_of_memory
+from VISTA3DCore.inference.feature_map import FeaturePass
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.progress import Progress
 
 SHAPE = (40, 33, 70)
@@ -80,5 +81,8 @@ def test_other_errors_are_not_swallowed(failing):
 def test_every_devices_way_of_saying_it_is_understood():
     assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"))
     assert is_out_of_memory(RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"))
+    assert is_out_of_memory(RuntimeError("GET was unable to find an engine to execute this computation"))
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(ValueError("out of memory"))

@@ -37,6 +37,10 @@ class FakeSession:
 class FakeSegmenter:
     memory: FakeMemory
     device: torch.device = CPU
+    freed: int = 0
+
+    def free_caches(self) -> None:
+        self.freed += 1
 
     def open(self, _volume, _progress) -> FakeSession:
         self.memory.sessions.append(FakeSession())

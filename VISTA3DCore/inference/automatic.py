@@ -11,6 +11,7 @@ from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
 from VISTA3DCore.inference.transfers import to_host
 from VISTA3DCore.network.backends.kernels.choice import kernels_for
+from VISTA3DCore.network.backends.memory import with_room
 from VISTA3DCore.progress import Progress
 
 # Voxels scored at once: on the CPU scores of 117 classes then stay in the cache; on a GPU launches must be worth it.
@@ -49,7 +50,13 @@ class ClassScores:
 
     @torch.inference_mode()
     def classify_there(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As :meth:`classify` for features [..., C], with tensors [...] on the features' device; labels are int16."""
+        """As :meth:`classify` for features [..., C], with tensors [...]; labels are int16.
+
+        They are on the features' device, or on the host where that has no memory left.
+        """
+        return with_room(lambda: self._classify(features), lambda: self._classify(features.cpu()))
+
+    def _classify(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         device = features.device
         return kernels_for(device).classify(features, self._matrix.to(device).T, self._values.to(device))
 

@@ -17,10 +17,11 @@ import torch
 from VISTA3DCore.errors import NotEnoughMemoryError
 from VISTA3DCore.inference.click_cache import ClickCache
 from VISTA3DCore.inference.click_windows import holds, nearest_voxel, window_image
-from VISTA3DCore.inference.feature_map import is_out_of_memory, warn_of_the_cpu
+from VISTA3DCore.inference.feature_map import warn_of_the_cpu
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.transfers import to_host
 from VISTA3DCore.inference.windows import Shape, gaussian_weights
+from VISTA3DCore.network.backends.memory import empty_caches, is_out_of_memory
 from VISTA3DCore.network.click_head import ClickTokens, ImageSide
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
@@ -186,8 +187,8 @@ class ClickEncoder:
     def _free_device(self) -> None:
         self._cache.leave_device()
         self._prepared.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        getattr(self.backend, "forget", bool)()
+        empty_caches()
 
     def _run_on_cpu(self) -> None:
         warn_of_the_cpu()

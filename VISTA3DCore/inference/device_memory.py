@@ -36,4 +36,5 @@ def sums_fit(backend: AutomaticBackend, layout: WindowLayout, sums: int) -> bool
     if backend.device.type != "cuda":
         return sums <= _SHARE * free_memory(backend.device)
     precision, batch = getattr(backend, "precision", "float32"), getattr(backend, "batch", 1)
-    return device_bytes(layout, backend.config, precision, batch, sums) <= device_budget(backend.device)
+    weights = weight_bytes(backend.config, _ITEMSIZES[precision], clicks=True)
+    return device_bytes(layout, backend.config, precision, batch, sums) <= device_budget(backend.device, weights)

@@ -16,6 +16,7 @@ from VISTA3DCore.inference.devices import free_memory
 from VISTA3DCore.inference.patches import IMAGE_SHARE
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid, model_spacing, span
 from VISTA3DCore.inference.transfers import to_host, upload
+from VISTA3DCore.network.backends.memory import with_room
 from VISTA3DCore.network.config import ModelConfig
 
 # Bytes that may exist at once for a part of the planes: in float32, and the two neighbours of a resampled axis.
@@ -37,9 +38,8 @@ def preprocess_there(volume: Volume, config: ModelConfig, device: torch.device) 
         return None
     if _PART_BYTES + _BYTES_PER_RESULT * math.prod(plan.shape) > free_memory(device):
         return None
-    try:
-        grid = _grid(_resampled(volume.array, plan, device), plan.affine, config)
-    except torch.OutOfMemoryError:
+    grid = with_room(lambda: _grid(_resampled(volume.array, plan, device), plan.affine, config), lambda: None)
+    if grid is None:
         return None
     # What that took is too fragmented for the sums to come, and other programs may want it.
     torch.cuda.empty_cache()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from VISTA3DCore.imaging.geometry import ras_orientation
 from VISTA3DCore.inference.automatic import ClassScores, row_chunks
 from VISTA3DCore.inference.feature_map import Block
 from VISTA3DCore.inference.transfers import download
+from VISTA3DCore.network.backends.memory import with_room
 from VISTA3DCore.progress import Progress
 
 # Voxels of the input grid that are on the device at once.
@@ -35,9 +37,13 @@ class DeviceRestorer:
     ) -> None:
         self._scores, self._shape = scores, target_shape
         narrow = max(scores.exclusive, default=0) < 256
-        self._labels = torch.zeros(model_shape, dtype=torch.uint8 if narrow else torch.int16, device=device)
-        # A bit for each mask: an eighth of what bool tensors take.
-        self._bits = torch.zeros((-(-len(scores.overlapping) // 8), *model_shape), dtype=torch.uint8, device=device)
+
+        def empty(place: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
+            # A bit for each mask: an eighth of what bool tensors take.
+            bits = torch.zeros((-(-len(scores.overlapping) // 8), *model_shape), dtype=torch.uint8, device=place)
+            return torch.zeros(model_shape, dtype=torch.uint8 if narrow else torch.int16, device=place), bits
+
+        self._labels, self._bits = with_room(lambda: empty(device), lambda: empty("cpu"))
         # The input grid's axes, the slowest of a Fortran array first.
         self._order = np.argsort(ras_orientation(target_affine)[0])[::-1].tolist()
         self._lines = lines[::-1]
@@ -55,25 +61,36 @@ class DeviceRestorer:
             found, inside = self._scores.classify_there(chunk.movedim(0, -1))
             labels[rows].copy_(found)
             for number, voxels in enumerate(inside):
-                bits[number // 8, rows] |= voxels.to(torch.uint8) << number % 8
+                bits[number // 8, rows] |= voxels.to(bits.device, torch.uint8) << number % 8
 
     def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
         """Return labels (uint16) and masks (bool) on the input grid."""
         overlapping = self._scores.overlapping
         share = 1.0 / (1 + len(overlapping))
-        labels = self._restored(self._labels, np.uint16, progress.part(0.0, share))
+        labels = self._restored(lambda: self._labels, np.uint16, progress.part(0.0, share))
         masks = {
-            index: self._restored(self._mask(number), bool, progress.part(share * (number + 1), share * (number + 2)))
+            index: self._restored(
+                partial(self._mask, number), bool, progress.part(share * (number + 1), share * (number + 2))
+            )
             for number, index in enumerate(overlapping)
         }
         return labels, masks
+
+    def _restored(self, labels: Callable[[], torch.Tensor], dtype: type, progress: Progress) -> np.ndarray:
+        """Return labels on the input grid; what the device has no memory for is done on the host."""
+
+        def on_host() -> np.ndarray:
+            self._labels, self._bits = self._labels.cpu(), self._bits.cpu()
+            return self._placed(labels(), dtype, progress)
+
+        return with_room(lambda: self._placed(labels(), dtype, progress), on_host)
 
     @torch.inference_mode()
     def _mask(self, number: int) -> torch.Tensor:
         return (self._bits[number // 8] & (1 << number % 8)) != 0
 
     @torch.inference_mode()
-    def _restored(self, labels: torch.Tensor, dtype: type, progress: Progress) -> np.ndarray:
+    def _placed(self, labels: torch.Tensor, dtype: type, progress: Progress) -> np.ndarray:
         # Zeros cost nothing before somebody looks at them, so only the box that holds something is written.
         result = np.zeros(self._shape, dtype=dtype, order="F")
         source = labels.permute(self._order)

@@ -19,6 +19,7 @@ import torch
 from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning
 from VISTA3DCore.inference.patches import PatchSource
 from VISTA3DCore.inference.windows import Shape, WindowLayout, crop_window
+from VISTA3DCore.network.backends.memory import empty_caches, is_out_of_memory
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 
@@ -345,7 +346,7 @@ class FeaturePass:
 
     def _step_down(self, message: str) -> None:
         if getattr(self._backend, "shrink", bool)():
-            _empty_cache()
+            empty_caches()
             return
         if not self._steps_down:
             raise NotEnoughMemoryError(
@@ -353,7 +354,7 @@ class FeaturePass:
                 "programs or use a smaller model."
             )
         self._steps_down.pop(0)(self)
-        _empty_cache()
+        empty_caches()
 
     def _sum_on_host(self) -> None:
         self._sum_device = torch.device("cpu")
@@ -362,29 +363,12 @@ class FeaturePass:
 
     def _run_on_cpu(self) -> None:
         warn_of_the_cpu()
-        self._backend = self._backend.on("cpu")
+        there, self._backend = self._backend, self._backend.on("cpu")
+        getattr(there, "forget", bool)()
         self._patches.move(torch.device("cpu"))
-
-
-def _empty_cache() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def warn_of_the_cpu() -> None:
     """Tell the user why everything takes longer from here on."""
     sentence = "The memory of the computing device ran out; the work goes on on the CPU, more slowly."
     warnings.warn(sentence, SlowerWarning, stacklevel=2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device.
-
-    Only CUDA has a class for it; the host's allocator and MPS raise RuntimeError with these words.
-    """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = str(error)
-    return isinstance(error, RuntimeError) and any(
-        phrase in words for phrase in ("can't allocate memory", "not enough memory", "out of memory")
-    )

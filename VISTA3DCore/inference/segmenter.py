@@ -117,6 +117,10 @@ class Segmenter:
             return self.config.classes
         return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
 
+    def free_caches(self) -> None:
+        """Give back memory that the runtime keeps to be faster the next time."""
+        getattr(self.backend, "forget", bool)()
+
     def open(
         self,
         volume: Volume,

@@ -27,7 +27,7 @@ def upload(array: torch.Tensor, device: torch.device) -> torch.Tensor:
         buffer, event = buffers[number % 2][: part.stop - part.start], events[number % 2]
         event.synchronize()
         target[part].copy_(buffer.copy_(source[part]), non_blocking=True)
-        event.record()
+        event.record(torch.cuda.current_stream(device))
     return result
 
 
@@ -49,7 +49,7 @@ def download(tensor: torch.Tensor, out: np.ndarray) -> None:
     for number, part in enumerate(_pieces(len(tensor), row * tensor.element_size())):
         values = tensor[part].reshape(-1)
         buffers[number % 2][: len(values)].copy_(values, non_blocking=True)
-        events[number % 2].record()
+        events[number % 2].record(torch.cuda.current_stream(tensor.device))
         if waiting is not None:
             put(*waiting)
         waiting = part, number % 2

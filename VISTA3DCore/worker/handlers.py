@@ -325,7 +325,7 @@ def _known_models() -> tuple[ModelInfo, ...]:
 def _ran_out_of_memory(error: Exception) -> bool:
     if isinstance(error, NotEnoughMemoryError | MemoryError):
         return True
-    from VISTA3DCore.inference.feature_map import is_out_of_memory
+    from VISTA3DCore.network.backends.memory import is_out_of_memory
 
     return is_out_of_memory(error)
 

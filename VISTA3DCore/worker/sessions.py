@@ -160,6 +160,8 @@ class Holdings:
         for opened in self._sessions.values():
             opened.session.free_caches()
         needed = [opened.segmenter for opened in self._sessions.values()]
+        for segmenter in needed:
+            segmenter.free_caches()
         for key in [key for key, idle in self._segmenters.items() if idle not in needed]:
             self._unload(key)
         release()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 
 # Runs before a capture: the first one lets cuDNN and Triton choose their kernels, the second finds their memory.
 _WARM_UP = 2
@@ -66,7 +67,7 @@ class GraphCache:
         :param inputs: on the device.
         :param constant: the values of so many inputs, the first ones, never change.
         :return: where graphs are enabled, a tensor that the next call may overwrite.
-        :raises torch.OutOfMemoryError: nothing was captured then.
+        :raises RuntimeError: if memory runs out, in whatever words; nothing was captured then.
         """
         if not self._enabled:
             return function(*inputs)
@@ -96,11 +97,11 @@ class GraphCache:
             try:
                 with torch.cuda.device(self._device):
                     self._captured[key] = self._capture(function, inputs)
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
-                if isinstance(error.__context__, torch.OutOfMemoryError):  # a broken-off capture complains, too
-                    raise error.__context__ from None
+                if is_out_of_memory(error):
+                    raise
+                if error.__context__ is not None and is_out_of_memory(error.__context__):
+                    raise error.__context__ from None  # a broken-off capture complains, too
                 self._give_up(error)
         return self._captured.get(key)
 

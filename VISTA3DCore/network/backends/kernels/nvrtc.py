@@ -15,6 +15,8 @@ import torch
 
 # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES of the driver's interface.
 _MOST_SHARED = 8
+# CUDA_ERROR_OUT_OF_MEMORY.
+_OUT_OF_MEMORY = 2
 
 
 class CompilerError(RuntimeError):
@@ -128,8 +130,10 @@ def _driver() -> ctypes.CDLL:
 def _drive(call: str, *arguments: object) -> None:
     """Call the driver.
 
-    :raises CompilerError: if it refuses.
+    :raises CompilerError: if it refuses. :raises torch.OutOfMemoryError: if the device's memory runs out.
     """
     code = getattr(_driver(), call)(*arguments)
+    if code == _OUT_OF_MEMORY:
+        raise torch.OutOfMemoryError(f"the driver's {call} finds no memory")
     if code:
         raise CompilerError(f"the driver's {call} gives error {code}")
