@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -203,3 +204,26 @@ def test_two_processes_give_the_same_bits():
     runs = {subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout for _ in range(2)}
 
     assert len(runs) == 1
+
+
+_WATCHED = """
+import sys
+reached = []
+sys.addaudithook(lambda event, arguments: reached.append(event) if event.startswith("socket.") else None)
+from VISTA3DCore.network.backends.openvino_backend import Compiler
+Compiler()
+import openvino
+assert openvino.convert_model  # for others in this process, all of OpenVINO is there
+print(reached, "openvino_telemetry" in sys.modules)
+"""
+
+
+def test_nothing_is_reported_to_the_manufacturer(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, "-c", _WATCHED], capture_output=True, text=True, check=True, env=environment
+    )
+
+    assert found.stdout.split("\n")[-2] == "[] False"
+    assert not found.stderr
+    assert not [one for one in tmp_path.iterdir() if one.name.lower().startswith("intel")]

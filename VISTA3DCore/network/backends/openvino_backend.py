@@ -2,15 +2,17 @@
 
 Encoder, decoders and the convolutions of the class head run in OpenVINO; the class vectors and the clicks' own part are
 cheap and stay with PyTorch. Each branch is compiled when it is first needed, and trusted only if it agrees with PyTorch
-on a small window. The conversion uses OpenVINO's PyTorch front end directly and not ``openvino.convert_model``, which
-reports its use to the manufacturer.
+on a small window. Nothing is reported to OpenVINO's manufacturer: its package for that is kept out, and the conversion
+uses the PyTorch front end directly and not ``openvino.convert_model``.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ this only tells an answer from nonsense; what it means for labels is in Document
 _SMALL = 32
 """Sides of the small window in voxels; a multiple of what five levels need (16)."""
 
+_REPORTER = "openvino_telemetry"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 
@@ -286,13 +289,30 @@ def small_window(config: ModelConfig) -> tuple[int, ...]:
 
 def _import() -> ModuleType:
     try:
-        import openvino
+        with _without_reports():
+            import openvino
     except ModuleNotFoundError as error:
         how = "pip install 'vista3d-core[openvino]'"
         raise RuntimeUnavailableError(f"OpenVINO is not installed ({how}).", expected=True) from error
     except Exception as error:  # whatever a broken installation raises
         raise RuntimeUnavailableError(_sentence(error)) from error
     return openvino
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Let OpenVINO do without the package by which it reports every import to its manufacturer, if nobody has it yet.
+
+    Without it OpenVINO takes a stand-in of its own that sends nothing.
+    """
+    if _REPORTER in sys.modules:
+        yield
+        return
+    sys.modules[_REPORTER] = None
+    try:
+        yield
+    finally:
+        sys.modules.pop(_REPORTER, None)
 
 
 def _sentence(error: Exception) -> str:
