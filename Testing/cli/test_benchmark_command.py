@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +121,19 @@ def test_wrong_wishes_are_refused_before_anything_runs(vista3d, tmp_path, option
     assert result.exit_code == 3
     assert words in result.stderr
     assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals work differently there")
+def test_a_terminated_run_leaves_no_files_and_no_processes(vista3d_process, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = "--sides", "ours", "--size", "30@12", "--device", "cpu", "--weights", tiny_model
+    process = vista3d_process("benchmark", "-o", tmp_path / "report", *options, start_new_session=True)
+    while not list(tmp_path.glob("vista3d-benchmark-*/*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 130
+    assert "Cancelled" in process.stderr.read()
+    assert not [one for one in tmp_path.iterdir() if one.name.startswith("vista3d")]
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

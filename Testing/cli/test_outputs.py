@@ -95,3 +95,10 @@ def test_an_error_or_interrupt_leaves_everything_as_it_was(tmp_path: Path) -> No
         interrupted()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
+
+
+def test_an_error_names_the_place_where_the_file_was_to_go(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as error, Staging() as staging:
+        raise OutputError(f"'{staging.path(tmp_path / 'a.nii.gz')}' cannot be written (No space left on device).")
+    assert str(error.value) == f"'{tmp_path / 'a.nii.gz'}' cannot be written (No space left on device)."
+    assert not list(tmp_path.iterdir())

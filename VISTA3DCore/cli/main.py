@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -35,7 +39,7 @@ class _Group(TyperGroup):
         if ctx.params.get("debug"):
             return super().invoke(ctx)
         try:
-            with runtime_errors():
+            with _tidied_up_when_terminated(), runtime_errors():
                 return super().invoke(ctx)
         except (KeyboardInterrupt, typer.Abort):
             error: Exception = Cancelled()
@@ -45,6 +49,19 @@ class _Group(TyperGroup):
             error = caught
         print_error(sentence_for(error))
         raise typer.Exit(exit_code_for(error))
+
+
+@contextmanager
+def _tidied_up_when_terminated() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl+C does, so that temporary files and other processes do not stay behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 app = typer.Typer(

@@ -27,6 +27,14 @@ class Staging:
     ) -> None:
         for staged in self._folders.values():
             shutil.rmtree(staged, ignore_errors=True)
+        if isinstance(error, OutputError) and (sentence := self._without_hidden_folders(str(error))) != str(error):
+            raise type(error)(sentence) from error
+
+    def _without_hidden_folders(self, sentence: str) -> str:
+        """Name files by where they were to go: the hidden folders are gone when somebody reads it."""
+        for folder, staged in self._folders.items():
+            sentence = sentence.replace(str(staged), str(folder))
+        return sentence
 
     def path(self, destination: Path) -> Path:
         """Return where to write what shall become ``destination``; files written beside it come along.
