@@ -135,6 +135,12 @@ class Catalogue:
         found: dict[int, Structure] = {}
         for item in items:
             found.update((structure.index, structure) for structure in self._expand(item, known))
+        missing = [f"'{one.name}'" for one in found.values() if known is not None and one.index not in known]
+        if missing:
+            verb = "is" if len(missing) == 1 else "are"
+            raise UnknownStructureError(
+                f"{', '.join(missing)} {verb} not in this model; choose another structure or another model."
+            )
         return tuple(found.values())
 
     def _expand(self, item: Request, known: frozenset[int] | None) -> list[Structure]:
@@ -145,10 +151,6 @@ class Catalogue:
         self._require_supported(structure)
         if structure.is_group:
             return self._shrink(self._leaves([structure]), known, structure.name)
-        if known is not None and structure.index not in known:
-            raise UnknownStructureError(
-                f"'{structure.name}' is not in this model; choose another structure or another model."
-            )
         return [structure]
 
     def _collective(self, text: str) -> Iterable[Structure] | None:

@@ -40,7 +40,7 @@ def classes(
     - `vista3d classes --group vessels`
     - `vista3d classes --model mini --json`
     """
-    labels, available = _label_set(model)
+    labels, available = label_set(model)
     structures = [s for s in _selected(labels, search, group) if available is None or s.index in available]
     if as_json:
         print_json([_as_dict(structure) for structure in structures])
@@ -51,8 +51,11 @@ def classes(
         say(f"Nothing fits '{search or group}'; try fewer letters.")
 
 
-def _label_set(model: str) -> tuple[Catalogue, frozenset[int] | None]:
-    """Return the catalogue of a model and the indices that it knows, None for all."""
+def label_set(model: str) -> tuple[Catalogue, frozenset[int] | None]:
+    """Return the catalogue of a model and the indices that it knows, None for all.
+
+    :raises ModelError: if they are in the model's file, and that is not here or cannot be used.
+    """
     config = _config(model)
     return catalogue(config.label_set), None if config.classes is None else frozenset(config.classes)
 

@@ -160,7 +160,7 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
             runtime=runtime.value,
             precision=precision.value,
         )
-        wishes.check()
+        wishes.check(clicks=True)
         result = _run(image, asked, wishes, outputs, reporter.progress, quiet)
     if as_json:
         print_json(result.as_json(image, notes))

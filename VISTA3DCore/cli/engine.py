@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.cli.classes import label_set
 from VISTA3DCore.cli.console import say
 from VISTA3DCore.errors import ModelError
 from VISTA3DCore.progress import Progress
@@ -86,17 +86,17 @@ class Wishes:
         """What it takes to load the model."""
         return {"model": self.model, "device": self.device, "runtime": self.runtime, "precision": self.precision}
 
-    def check(self) -> None:
-        """Find misspelt names and a missing model before anything is read or loaded.
+    def check(self, clicks: bool = False) -> None:
+        """Find misspelt names and a missing model before the image is read or the network loaded.
 
-        :raises UnknownStructureError: for an unknown or unusable structure.
+        :param clicks: whether structures are clicked; then the model need not know them.
+        :raises UnknownStructureError: for an unknown or unusable structure, or one that the model does not know.
         :raises ModelError: if the model is not on this computer.
         """
-        from VISTA3DCore.network.registry import REGISTRY
         from VISTA3DCore.network.store import ModelStore
 
-        if self.model in REGISTRY:
-            catalogue(REGISTRY[self.model].label_set).resolve(self.classes)
+        labels, available = label_set(self.model)
+        labels.resolve(self.classes, None if clicks else available)
         ModelStore().resolve(self.model)
 
 

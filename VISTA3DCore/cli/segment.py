@@ -121,7 +121,7 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     **Examples**
 
     - `vista3d segment ct.nii.gz -o organs.seg.nrrd`
-    - `vista3d segment dicom_folder -o liver.nii.gz --classes "liver, hepatic vessel, hepatic tumor"`
+    - `vista3d segment dicom_folder -o liver.nii.gz --classes "liver, spleen, kidney"`
     - `vista3d segment ct.nrrd -o masks/ --classes ribs,vertebrae --statistics bones.csv --preview bones.png`
     - `vista3d segment ct.nii.gz -o kidneys.seg.nrrd -c kidney --roi -120 -80 -50 120 60 150`
     """
