@@ -179,6 +179,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/store.py
   VISTA3DCore/network/streamed_attention.py
   VISTA3DCore/network/whole_attention.py
+  VISTA3DCore/packages.py
   VISTA3DCore/paths.py
   VISTA3DCore/progress.py
   VISTA3DCore/supervoxels/__init__.py

@@ -57,6 +57,10 @@ class DeviceError(VistaError):
     exit_code = 5
 
 
+class MissingPackageError(DeviceError):
+    """A package that only this task needs is not installed."""
+
+
 class NotEnoughMemoryError(DeviceError):
     """Memory ran out, and every way of doing with less was tried."""
 
@@ -102,6 +106,6 @@ def runtime_errors() -> Iterator[None]:
         if name not in _RUNTIME_PACKAGES:
             raise
         if isinstance(error, ModuleNotFoundError):
-            how = "install the engine's runtime with: pip install 'vista3d-core[cpu]'."
+            how = "install the engine's runtime with: pip install torch monai."
             raise DeviceError(f"{name} is not installed; {how}") from error
         raise DeviceError(f"{name} is installed but cannot be loaded ({error}); install it anew.") from error

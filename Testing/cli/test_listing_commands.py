@@ -166,4 +166,4 @@ def test_doctor_works_without_torch(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["torch"] is None
-    assert "vista3d-core[cpu]" in report["advice"]
+    assert "pip install torch monai" in report["advice"]

@@ -231,7 +231,7 @@ def test_a_full_disk_is_one_sentence(under_test: EngineUnderTest) -> None:
         "The model 'x' is not on this computer; use `vista3d models download x`, or offline bring the file from "
         "elsewhere and use `vista3d models import FILE --name x`.",
         "'x' cannot be fetched because the network is switched off; use `vista3d models import FILE` instead.",
-        "torch is not installed; install the engine's runtime with: pip install 'vista3d-core[cpu]'.",
+        "torch is not installed; install the engine's runtime with: pip install torch monai.",
         "The model 'x' comes under the L; read it (`vista3d models licence x`, http://x.y) and, if you agree, repeat "
         "with --accept-licence (in Python: accept_licence=True).",
         "'f' is a VISTA3D model but does not say which; name it with --name (one of a, b).",

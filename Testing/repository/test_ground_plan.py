@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = [
-    ["errors", "progress", "paths"],
+    ["errors", "packages", "progress", "paths"],
     ["anatomy", "imaging"],
     ["network"],
     ["inference"],

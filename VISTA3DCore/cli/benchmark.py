@@ -16,6 +16,7 @@ from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
 from VISTA3DCore.cli.outputs import check_file
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from VISTA3DCore.evaluation.benchmark.results import BenchmarkReport
@@ -133,9 +134,7 @@ def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"'{folder}' is a file; give the name of a folder for the report.")
     check_file(folder / FILES[0] if folder.is_dir() else folder, "the report")
-    from VISTA3DCore.cli.preview import require_matplotlib
-
-    require_matplotlib()
+    require("A benchmark", "matplotlib", "nibabel")
 
 
 def _measured(plan: Plan, folder: Path, quiet: bool) -> tuple[BenchmarkReport, list[Path]]:

@@ -16,6 +16,7 @@ from VISTA3DCore.cli.reporting import Reporter, duration
 from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.cli.tables import statistics_table
 from VISTA3DCore.errors import OfflineError, OutputError
+from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ def demo(
     - `vista3d demo`
     - `vista3d demo -o phantom --phantom`
     """
-    from VISTA3DCore.cli.preview import require_matplotlib
-
-    require_matplotlib()
+    require("A preview", "matplotlib")
     _make_folder(output)
     with spoken_warnings(), Reporter() as reporter:
         sample = _sample(phantom, reporter.progress.part(0.0, 0.1))

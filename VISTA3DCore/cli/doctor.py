@@ -38,7 +38,7 @@ def _advice(report: dict[str, Any]) -> str:
     """Return the one thing to do or know next."""
     torch = report["torch"]
     if not torch or "error" in torch or not report["packages"]["monai"]:
-        return "The engine's runtime is incomplete; install it, then run this again: pip install 'vista3d-core[cpu]'."
+        return "The engine's runtime is incomplete; install it, then run this again: pip install torch monai."
     present = [name for name, state in report["models"].items() if state in ("present", "verified")]
     if "vista3d-ct" in present:
         return f"Ready for 'vista3d segment', which will run {_where(torch)}."

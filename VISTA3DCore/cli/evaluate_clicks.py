@@ -19,6 +19,7 @@ from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.cli.segment import Preset, Restoration
 from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         model = model or engine.default_model()
         if not zero_shot:
-            engine.Wishes(classes=plan.classes, model=model).check()
+            engine.Wishes(classes=plan.classes, model=model).check(clicks=True)
         curves = _measure(source, plan, model, device, reporter.progress, quiet)
         files = _write(output, plot, curves, source.title, reporter.progress)
     if as_json:
@@ -162,10 +163,8 @@ class _Source:
 def _check_outputs(output: Path, plot: Path | None) -> None:
     check_extra(output, "the curves", ".csv")
     if plot is not None:
-        from VISTA3DCore.evaluation.report import require_matplotlib
-
         check_extra(plot, "the plot", ".png")
-        require_matplotlib()
+        require("A plot", "matplotlib")
 
 
 def _plan(

@@ -14,6 +14,7 @@ from VISTA3DCore.cli import engine
 from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
@@ -69,11 +70,7 @@ def run(
     """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"'{folder}' is a file; give the name of a folder for the report.")
-    from VISTA3DCore.evaluation.metrics import require_scipy
-    from VISTA3DCore.evaluation.report import require_matplotlib
-
-    require_matplotlib()
-    require_scipy()
+    require("An evaluation", "matplotlib", "scipy")
     with spoken_warnings(), Reporter(quiet) as reporter:
         model = model or engine.default_model()
         progress = reporter.progress

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from VISTA3DCore.errors import OutputError
+from VISTA3DCore.packages import require
 
 SEPARATE = "separate"
 
@@ -48,9 +49,7 @@ class Outputs:
                 check_extra(extra, what, suffix)
         _check_distinct(image, [path, *filter(None, (statistics, preview))])
         if preview is not None:
-            from VISTA3DCore.cli.preview import require_matplotlib
-
-            require_matplotlib()
+            require("A preview", "matplotlib")
         return cls(path, SEPARATE if separate else None, statistics, preview)
 
     def keep(self, inputs: Iterable[Path]) -> None:

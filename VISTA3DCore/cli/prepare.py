@@ -14,6 +14,7 @@ from VISTA3DCore.cli.console import print_json, say, spoken_warnings
 from VISTA3DCore.cli.evaluate_options import AsJson, Device, Quiet
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from VISTA3DCore.progress import Progress
@@ -75,6 +76,8 @@ def _prepared(
     from VISTA3DCore.training.pseudo_labels import Reliability
 
     lists = training_run.read_lists(data)
+    if supervoxels:
+        require("Clustering", "scipy", "skimage")
     segmenter = Segmenter.from_pretrained(model, device) if model else None
     reliability = Reliability(agreement=agreement)
     parts = [progress.part(number / len(lists), (number + 1) / len(lists)) for number in range(len(lists))]

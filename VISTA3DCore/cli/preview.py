@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.errors import OutputError
 from VISTA3DCore.imaging.clicks import Click, positions_of
 from VISTA3DCore.imaging.geometry import apply_affine, to_ras
 from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,19 +68,6 @@ class Plane:
         return self.image.shape[1] * self.pixel[0], self.image.shape[0] * self.pixel[1]
 
 
-def require_matplotlib() -> None:
-    """Fail before the long work rather than after it.
-
-    :raises OutputError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise OutputError(
-            "A preview needs matplotlib; install it with: pip install 'vista3d-core[preview]'."
-        ) from error
-
-
 def write_preview(
     path: str | os.PathLike,
     volume: Volume,
@@ -97,7 +84,7 @@ def write_preview(
     :param clicks: drawn as crosses, positive ones green, negative ones red, faint where they lie off the plane.
     :raises OutputError: if the file cannot be written, or matplotlib is missing.
     """
-    require_matplotlib()
+    require("A preview", "matplotlib")
     figure = _draw(planes_of(volume, segmentation, clicks), segmentation.structures, title or volume.name)
     write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor=_BACKGROUND)})
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.cli.preview import WINDOW_HU, require_matplotlib
+from VISTA3DCore.cli.preview import WINDOW_HU
 from VISTA3DCore.imaging.geometry import to_ras
 from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def write_supervoxel_preview(path: Path, volume: Volume, labels: np.ndarray, tit
     :param labels: supervoxels [i, j, k] on the same grid, 0 outside the body.
     :raises OutputError: if the file cannot be written, or matplotlib is missing.
     """
-    require_matplotlib()
+    require("A preview", "matplotlib")
     from matplotlib.figure import Figure
 
     image, affine = to_ras(volume.array, volume.affine)

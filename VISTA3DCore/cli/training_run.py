@@ -16,7 +16,8 @@ import typer
 
 from VISTA3DCore.cli.console import say, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
-from VISTA3DCore.errors import DeviceError, InputError
+from VISTA3DCore.errors import InputError
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from VISTA3DCore.evaluation.data_list import DataList
@@ -135,12 +136,8 @@ def _terminated(progress: Progress) -> Iterator[None]:
 
 
 def require_training() -> None:
-    """Check that the extra ``train`` is installed.
+    """Check that what only training needs is installed.
 
-    :raises DeviceError: if it is not.
+    :raises MissingPackageError: if it is not.
     """
-    from importlib.util import find_spec
-
-    missing = [name for name in ("accelerate", "tensorboardX", "yaml", "scipy") if find_spec(name) is None]
-    if missing:
-        raise DeviceError(f"{missing[0]} is not installed; training needs: pip install 'vista3d-core[train]'.")
+    require("Training", "accelerate", "tensorboardX", "yaml", "scipy", "nibabel")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
-from VISTA3DCore.errors import DeviceError, InputError
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.inference.components import bounding_box
 
 #: Deviation in mm that counts as none; TotalSegmentator's evaluation (https://doi.org/10.1148/ryai.230024) uses 3 mm.
@@ -84,18 +84,6 @@ def agreement(
         reference_ml=float(volumes[1]),
         predicted_ml=float(volumes[0]),
     )
-
-
-def require_scipy() -> None:
-    """Fail before the long work: MONAI measures distances with scipy, which it does not bring along.
-
-    :raises DeviceError: if it is not installed.
-    """
-    try:
-        import scipy  # noqa: F401
-    except ImportError as error:
-        how = "install it with: pip install 'vista3d-core[evaluate]'."
-        raise DeviceError(f"Distances between surfaces need scipy; {how}") from error
 
 
 def _one_sided(predicted: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> Agreement:

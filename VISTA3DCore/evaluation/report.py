@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from VISTA3DCore.errors import InputError, OutputError
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.clicking import AUTOMATIC, Curve
 from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -104,24 +105,13 @@ def write_curve_png(path: str | os.PathLike, curves: Sequence[Curve], title: str
     The band holds the middle half of the curves, thin lines are the single ones.
 
     :raises InputError: if there is no curve.
-    :raises OutputError: if the file cannot be written, or matplotlib is missing.
+    :raises OutputError: if the file cannot be written. :raises MissingPackageError: without matplotlib.
     """
-    require_matplotlib()
+    require("A plot", "matplotlib")
     if not curves:
         raise InputError("There is no curve to draw.")
     figure = draw_curves(curves, title)
     write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor="white")})
-
-
-def require_matplotlib() -> None:
-    """Fail before the long work rather than after it.
-
-    :raises OutputError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise OutputError("A plot needs matplotlib; install it with: pip install 'vista3d-core[preview]'.") from error
 
 
 def _rows(curve: Curve) -> list[tuple]:

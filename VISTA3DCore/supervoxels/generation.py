@@ -11,6 +11,7 @@ import numpy as np
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.supervoxels.clustering import cluster
 from VISTA3DCore.supervoxels.encoders import SliceEncoder
@@ -144,7 +145,11 @@ def choose_generator(
 def check_parameters(
     generator: str | SliceEncoder, segments: int, compactness: float, sigma: float, details: Details
 ) -> None:
-    """:raises InputError: naming the first parameter that cannot be used."""
+    """Check everything before the long work.
+
+    :raises InputError: naming the first parameter that cannot be used. :raises MissingPackageError: without packages.
+    """
+    require("Clustering", "scipy", "skimage")
     if isinstance(generator, str) and generator not in GENERATORS:
         raise InputError(f"There is no generator '{generator}'; choose one of {', '.join(GENERATORS)}.")
     if not 2 <= segments <= 60000:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from VISTA3DCore.errors import DeviceError, ModelError
+from VISTA3DCore.errors import ModelError
 from VISTA3DCore.inference.devices import choose_device
 from VISTA3DCore.network.digests import digest_file, require_hash
 from VISTA3DCore.network.downloads import download
 from VISTA3DCore.network.hub import hub_file
 from VISTA3DCore.network.model_folder import disk_errors
 from VISTA3DCore.network.sidecar import read_sidecar, write_sidecar
+from VISTA3DCore.packages import require
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 
@@ -96,12 +97,9 @@ def _download(repo: str, folder: Path, progress: Progress) -> None:
 
 
 def _loaded(folder: Path) -> SamModel:
-    try:
-        from transformers import SamModel
-    except ImportError as error:
-        raise DeviceError(
-            "Segment Anything needs transformers; install it with: pip install 'vista3d-core[supervoxels]'."
-        ) from error
+    require("Segment Anything", "transformers")
+    from transformers import SamModel
+
     try:
         model, found = SamModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True

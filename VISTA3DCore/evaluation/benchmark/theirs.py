@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -35,7 +34,6 @@ class ReferenceSide:
     """
 
     def __init__(self, name: SideName, scene: Scene) -> None:
-        _require_nibabel()
         self._name, self._scene = name, scene
         self.device = choose_device(scene.device).device
         half = self.device.type == "cuda" if name.precision == "auto" else name.precision == "float16"
@@ -178,10 +176,3 @@ class ReferenceSide:
         path = self._scene.file(str(self._name), what, ".npy")
         np.save(path, array)
         return str(path)
-
-
-def _require_nibabel() -> None:
-    """:raises DeviceError: if MONAI cannot read NIfTI, because its reader is missing."""
-    if importlib.util.find_spec("nibabel") is None:
-        how = "install what the benchmark needs with: pip install 'vista3d-core[benchmark]'."
-        raise DeviceError(f"The reference reads images with nibabel, which is not installed; {how}")

@@ -292,8 +292,7 @@ def _import() -> ModuleType:
         with _without_reports():
             import openvino
     except ModuleNotFoundError as error:
-        how = "pip install 'vista3d-core[openvino]'"
-        raise RuntimeUnavailableError(f"OpenVINO is not installed ({how}).", expected=True) from error
+        raise RuntimeUnavailableError("OpenVINO is not installed (pip install openvino).", expected=True) from error
     except Exception as error:  # whatever a broken installation raises
         raise RuntimeUnavailableError(_sentence(error)) from error
     return openvino

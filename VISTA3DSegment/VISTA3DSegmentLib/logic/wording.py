@@ -28,7 +28,7 @@ def _buttons() -> dict[str, str]:
         r"`vista3d models import [^`]*`": _("'Import file' in Setup"),
         r"`vista3d models download [^`]*`": _("'Download' in Setup"),
         r"read it \(`vista3d models licence [^`]*`, ([^)]*)\)[^.]*\.": _(r"read and accept it in Setup (\1)."),
-        r"install the engine's runtime with: pip install '[^']*'": _("install what is missing in Setup"),
+        r"install the engine's runtime with: pip install [a-z ]*": _("install what is missing in Setup"),
         r"name it with --name \(one of ([^)]*)\)": _(r"choose which one it is (\1)"),
         r" \(--model [^)]*\)": "",
     }

@@ -1,0 +1,23 @@
+"""Packages that only some commands need: told at once and by their names, not in the middle of the work."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from VISTA3DCore.errors import MissingPackageError
+
+# Where the name for pip is another one than that of the module.
+_DISTRIBUTIONS = {"skimage": "scikit-image", "yaml": "PyYAML"}
+
+
+def require(what: str, *modules: str) -> None:
+    """Check that packages are installed.
+
+    :param what: what needs them, the beginning of a sentence in the singular.
+    :raises MissingPackageError: if they are not.
+    """
+    missing = [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
+    if missing:
+        raise MissingPackageError(
+            f"{what} needs {' and '.join(missing)}; install with: pip install {' '.join(missing)}."
+        )
