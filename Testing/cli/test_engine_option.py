@@ -59,7 +59,7 @@ def test_click_on_a_group_writes_the_same_bytes(both, ct_file, tiny_model):
 def test_errors_of_the_engine_are_the_same_sentences(both, ct_file, tiny_model):
     local, remote = both("click", ct_file, "--model", tiny_model, "--class", "liver", "--positive", "9000,0,0")
     assert local[0] == 3
-    assert "lies outside the volume" in local[2][-1]
+    assert "lies outside the volume, which covers R " in local[2][-1]
     assert remote == local
 
 

@@ -120,8 +120,9 @@ def test_region_of_an_axis_aligned_volume_is_exact() -> None:
 
 
 def test_unusable_regions_are_refused() -> None:
-    with pytest.raises(InputError, match="outside the volume"):
-        Region((100, 100, 100), (120, 120, 120)).voxel_box(np.eye(4), (10, 10, 10))
+    affine = np.array([[0.0, -2.0, 0, 9], [0.5, 0, 0, 0], [0, 0, 1, -3], [0, 0, 0, 1]])
+    with pytest.raises(InputError, match=r"outside the volume, which covers R -9 to 9, A 0 to 10, S -3 to 4 mm;"):
+        Region((100, 100, 100), (120, 120, 120)).voxel_box(affine, (21, 10, 8))
     with pytest.raises(InputError, match="exceeds"):
         Region((5, 5, 5), (5, 4, 5))
     with pytest.raises(InputError, match="six finite numbers"):

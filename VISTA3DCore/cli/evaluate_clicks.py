@@ -118,6 +118,8 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     plan = _plan(classes, protocol, start, number, zero_shot, preset, restoration, seed)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         model = model or engine.default_model()
+        if reference is not None and labels_json is None:
+            say("Note: the reference's values are read as VISTA3D's indices (1 is liver); else give --labels-json.")
         if not zero_shot:
             engine.Wishes(classes=plan.classes, model=model).check(clicks=True)
         curves = _measure(source, plan, model, device, reporter.progress, quiet)

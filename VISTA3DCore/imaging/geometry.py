@@ -136,6 +136,16 @@ def _reorient(array: np.ndarray, permutation: tuple[int, ...], flips: tuple[bool
     return flipped.transpose(permutation)
 
 
+def coverage(affine: np.ndarray, shape: tuple[int, ...]) -> str:
+    """Return where the voxels' centres of a volume lie, for people: ``R -90 to 85, A -110 to 65, S 0 to 200 mm``.
+
+    :param affine: 4x4, voxel index -> RAS millimetres.
+    """
+    corners = apply_affine(affine, np.array(list(itertools.product(*((0, size - 1) for size in shape)))))
+    spans = zip("RAS", corners.min(axis=0), corners.max(axis=0), strict=True)
+    return ", ".join(f"{axis} {low:.0f} to {high:.0f}" for axis, low, high in spans) + " mm"
+
+
 @dataclass(frozen=True)
 class Region:
     """A box in RAS millimetres, parallel to the patient's axes.
@@ -165,7 +175,10 @@ class Region:
         start = np.maximum(np.floor(indices.min(axis=0) + 0.5), 0).astype(int)
         stop = np.minimum(np.floor(indices.max(axis=0) + 0.5) + 1, shape).astype(int)
         if np.any(stop <= start):
-            raise InputError("The region lies outside the volume; it is given in RAS millimetres.")
+            raise InputError(
+                f"The region lies outside the volume, which covers {coverage(affine, shape)}; it is given in RAS "
+                "millimetres."
+            )
         return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
 

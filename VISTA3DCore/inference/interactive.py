@@ -14,7 +14,7 @@ import numpy as np
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click, positions_of
-from VISTA3DCore.imaging.geometry import spacing_of
+from VISTA3DCore.imaging.geometry import coverage, spacing_of
 from VISTA3DCore.inference.answers import EMPTY_BOX, ClickResult
 from VISTA3DCore.inference.click_growth import answer_clicks
 from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
@@ -73,7 +73,8 @@ class ClickRequest:
         for click, place in zip(self.clicks, places, strict=True):
             # Half a voxel belongs to the outer voxels; a ten-thousandth more is rounding.
             if np.any(place < -0.5001) or np.any(place > np.array(grids.target_shape) - 0.4999):
-                raise InputError(f"The click at {_mm(click)} lies outside the volume; place it inside.")
+                inside = coverage(grids.target_affine, grids.target_shape)
+                raise InputError(f"The click at {_mm(click)} lies outside the volume, which covers {inside}.")
             voxel = tuple(np.clip(np.floor(place + 0.5), 0, np.array(grids.target_shape) - 1).astype(int).tolist())
             if polarity.setdefault(voxel, click.positive) != click.positive:
                 raise InputError(
