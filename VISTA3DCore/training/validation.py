@@ -201,8 +201,11 @@ class _Entry:
     def _labels(self, held: dict[int, int]) -> Iterator[Problem]:
         unknown = sorted(set(held) - set(self._item.classes))
         if unknown:
-            yield self._error(
-                f"The label of '{self._item.name}' has values that 'labels' does not explain: {_listed(unknown)}."
+            yield Problem(
+                f"The label of '{self._item.name}' has values that 'labels' does not explain: {_listed(unknown)}; "
+                "these voxels count as unknown.",
+                WARNING,
+                self._item.name,
             )
         if not set(held) & set(self._item.classes):
             yield self._error(f"The label of '{self._item.name}' is empty: no voxel belongs to a structure.")
