@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from VISTA3DCore import Segmentation, Segmenter, Volume
+from VISTA3DCore import Click, Segmentation, Segmenter, Volume
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.network.backends.processor import has_bfloat16
 
@@ -62,3 +62,35 @@ def test_a_phantom_gets_the_same_labels(phantom, runtime, precision, least):
 @pytest.mark.parametrize(("runtime", "precision", "least"), CASES)
 def test_a_patient_gets_the_same_labels(patient, runtime, precision, least):
     compare(patient, runtime, precision, least)
+
+
+def clicked(volume: Volume, place: np.ndarray, runtime: str, precision: str, click_dtype: str) -> np.ndarray:
+    """Return the small model's liver from one click, without an automatic result."""
+    segmenter = Segmenter.from_pretrained("mini", device="cpu", runtime=runtime, precision=precision)
+    with segmenter.open(volume, click_dtype=click_dtype) as session:
+        return session.click("liver", [Click(tuple(place))]).mask
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runtime", "precision", "click_dtype", "least"),
+    [
+        ("torch", "float32", "float16", 0.999),
+        ("openvino", "float32", "float32", 0.999),
+        ("openvino", "float32", "float16", 0.999),
+        pytest.param("openvino", "bfloat16", "float16", 0.98, marks=needs_bfloat16),
+        pytest.param("torch", "bfloat16", "float16", 0.98, marks=needs_bfloat16),
+    ],
+)
+def test_a_click_on_a_patient_gives_the_same_mask(ct_data, patient, runtime, precision, click_dtype, least):
+    volume, automatic = patient
+    liver = np.argwhere(automatic.labels == 1)
+    middle = liver[np.abs(liver - liver.mean(axis=0)).sum(axis=1).argmin()]
+    place = volume.affine[:3, :3] @ middle + volume.affine[:3, 3]
+    expected = clicked(volume, place, "torch", "float32", "float32")
+    found = clicked(volume, place, runtime, precision, click_dtype)
+    dice = 2 * np.sum(found & expected) / (found.sum() + expected.sum())
+    print(f"{runtime} {precision}, kept in {click_dtype}: Dice {dice:.5f} of {expected.sum()} voxels")
+
+    assert expected.sum() > 1000
+    assert dice >= least

@@ -17,6 +17,7 @@ from runtime_cases import SMALL, distance, network_of, patch_of, same_labels
 
 from VISTA3DCore.errors import SlowerWarning
 from VISTA3DCore.network.backends import openvino_backend
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.network.backends.openvino_backend import CompiledBranch, Compiler, OpenVinoBackend
 from VISTA3DCore.network.backends.processor import has_bfloat16
 from VISTA3DCore.network.backends.selection import choose_backend
@@ -166,6 +167,37 @@ def test_a_branch_that_fails_later_is_replaced_alone(monkeypatch):
         warnings.simplefilter("error")
         chosen.click_features(PATCH)
     assert distance(chosen.automatic_features(PATCH), TORCH.automatic_features(PATCH)) < 1e-3
+
+
+def test_a_branch_that_fails_while_it_computes_is_replaced(monkeypatch):
+    chosen = OpenVinoBackend(network_of, SMALL)
+    chosen.automatic_features(PATCH)
+
+    def fail(*_):
+        raise RuntimeError("Exception from src/inference: a primitive cannot be executed")
+
+    monkeypatch.setattr(CompiledBranch, "__call__", fail)
+    with pytest.warns(SlowerWarning, match=r"cannot be executed\)\. PyTorch is used instead") as told:
+        found = [chosen.automatic_features(PATCH) for _ in range(2)]
+
+    assert len(told) == 1
+    assert torch.equal(found[0], TORCH.automatic_features(PATCH))
+    assert torch.equal(found[1], found[0])
+
+
+@pytest.mark.parametrize("where", ["compiled", "__call__"])
+def test_memory_that_runs_out_is_no_fault_of_openvino(monkeypatch, where):
+    chosen = OpenVinoBackend(network_of, SMALL)
+
+    def fail(*_, **__):
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(Compiler if where == "compiled" else CompiledBranch, where, fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeError) as error:
+            chosen.automatic_features(PATCH)
+    assert is_out_of_memory(error.value)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -45,6 +45,17 @@ def test_a_container_s_share_limits_the_threads(tmp_path, four_threads, many_pro
     assert thread_count(tmp_path) == expected
 
 
+def test_a_service_s_share_and_that_of_its_slice_limit_the_threads(tmp_path, four_threads, many_processors):
+    service = tmp_path / "groups" / "system.slice" / "engine.service"
+    service.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("1:name=systemd:/other\n0::/system.slice/engine.service\n", encoding="ascii")
+    (service / "cpu.max").write_text("300000 100000\n", encoding="ascii")
+    assert thread_count(tmp_path / "groups", own) == 3
+    (service.parent / "cpu.max").write_text("200000 100000\n", encoding="ascii")
+    assert thread_count(tmp_path / "groups", own) == 2
+
+
 @pytest.mark.parametrize(
     ("instructions", "threads", "expected"),
     [("AVX512", 4, True), ("AVX512", 5, False), ("AVX2", 8, True), ("AVX2", 9, False), ("DEFAULT", 1, False)],

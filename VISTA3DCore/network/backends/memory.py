@@ -59,6 +59,9 @@ _WORDS = (
     "not enough memory",
     "ALLOC_FAILED",
     "ALLOCATION_FAILED",
+    # What a C++ library says, e.g. OpenVINO, with the words of each compiler.
+    "bad_alloc",
+    "bad allocation",
     # What cuDNN says when no algorithm finds room for its workspace.
     "unable to find an engine",
     "Unable to find a valid cuDNN algorithm",

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from VISTA3DCore.errors import SlowerWarning
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.network.backends.openvino_normalisation import with_exact_normalisation
 from VISTA3DCore.network.backends.openvino_winograd import with_fewer_products
 from VISTA3DCore.network.backends.processor import has_bfloat16, is_bound_by_products, thread_count
@@ -144,11 +145,20 @@ class OpenVinoBackend:
                     branch.release()
             if name not in self._ready:
                 self._ready[name] = self._prepared(name)
-            features = self._ready[name](patch)
+            features = self._answer(name, patch)
             # OpenVINO has its own copy of the weights in the order that it needs, and never looks at them again.
             let_go(self._packed)
             self._packed.clear()
             return features
+
+    def _answer(self, name: str, patch: torch.Tensor) -> torch.Tensor:
+        try:
+            return self._ready[name](patch)
+        except RuntimeError as error:
+            if is_out_of_memory(error) or not isinstance(self._ready[name], CompiledBranch):
+                raise
+            self._ready[name] = self._by_torch(name, error)
+        return self._ready[name](patch)
 
     def _prepared(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a branch for whole windows; by PyTorch if OpenVINO cannot do it after all."""
@@ -158,14 +168,19 @@ class OpenVinoBackend:
                 self._check(name, model)
             branch = self._compiled(name, model, self.config.window)
         except Exception as error:  # as above
-            warnings.warn(f"{_sentence(error)} PyTorch is used instead.", SlowerWarning, stacklevel=4)
-            fallback = TorchBackend(self._network(), self.config)
-            return fallback.automatic_features if name == "automatic" else fallback.click_features
+            if is_out_of_memory(error):  # PyTorch would take more
+                raise
+            return self._by_torch(name, error)
         if not isinstance(self._source, nn.Module):
             self._packed = list(self._loaded.parameters())
             self._loaded = None
             let_go(self._packed)
         return branch
+
+    def _by_torch(self, name: str, error: Exception) -> Callable[[torch.Tensor], torch.Tensor]:
+        warnings.warn(f"{_sentence(error)} PyTorch is used instead.", SlowerWarning, stacklevel=4)
+        fallback = TorchBackend(self._network(), self.config)
+        return fallback.automatic_features if name == "automatic" else fallback.click_features
 
     def _network(self) -> nn.Module:
         if self._loaded is None:
@@ -205,20 +220,15 @@ class CompiledBranch:
     def __call__(self, patch: torch.Tensor) -> torch.Tensor:
         """Return the features [C, x, y, z], float32, channels last, of a window [1, 1, w, w, w] on any device.
 
-        :raises MemoryError: if memory runs out.
+        :raises RuntimeError: if it fails, also for want of memory.
         """
         image = patch.to("cpu", torch.float32).contiguous()
         # NumPy asks for huge pages where it can; to touch 400 MB in small ones takes 2 % of a window in bfloat16.
         found = np.empty(self._shape, np.float32)
         self._request.set_input_tensor(self._openvino.Tensor(image.numpy(), shared_memory=True))
         self._request.set_output_tensor(self._openvino.Tensor(found, shared_memory=True))
-        try:
-            # By default what it returns is another copy of the features.
-            self._request.infer(share_outputs=True)
-        except RuntimeError as error:
-            if "bad_alloc" in str(error) or "bad allocation" in str(error):
-                raise MemoryError(str(error)) from error
-            raise
+        # By default what it returns is another copy of the features.
+        self._request.infer(share_outputs=True)
         return torch.from_numpy(found)[0].movedim(-1, 0)
 
     def release(self) -> None:
