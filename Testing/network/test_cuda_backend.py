@@ -270,6 +270,13 @@ def test_on_a_real_device(precision, channels_last):
 
 @pytest.mark.gpu
 @needs_cuda
+def test_float32_rounded_to_tf32_on_a_real_device():
+    _, backend = both(mode=Mode("float32", tensor_float=True), device="cuda")
+    assert trial(backend, Exercise.of(network_of(NARROW), NARROW)) is None
+
+
+@pytest.mark.gpu
+@needs_cuda
 def test_replayed_graphs_give_what_the_calls_give():
     """Up to the rounding of float16: cuDNN may choose other algorithms for each of them."""
     _, replayed = both(mode=Mode(), device="cuda", batch=2)

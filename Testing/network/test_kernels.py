@@ -327,4 +327,6 @@ def test_the_kernels_compile_for_gpus_of_several_generations():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_triton_is_used_on_a_cuda_device_where_it_is_installed():
     pytest.importorskip("triton")
-    assert kernels_for(torch.device("cuda")).name == "triton", kernels_for(torch.device("cuda")).reason
+    kernels = kernels_for(torch.device("cuda"))
+    assert kernels.name == "triton", kernels.reason
+    assert not kernels.wanting
