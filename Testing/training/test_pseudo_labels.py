@@ -172,6 +172,23 @@ def test_what_is_there_is_kept(segmenter: Segmenter, tmp_path: Path) -> None:
     assert not has_errors(validate(read_data_list(_healthy(again.path)), segmenter.config))
 
 
+def test_cases_of_one_name_in_two_lists_get_files_of_their_own(segmenter: Segmenter, tmp_path: Path) -> None:
+    path = _list(tmp_path)
+    first = prepare(read_data_list(path), tmp_path / "out", segmenter)
+    path.write_text(path.read_text().replace("my list", "other list"))
+    second = prepare(read_data_list(path), tmp_path / "out", segmenter)
+    files = [one.pseudo_label for made in (first, second) for one in read_data_list(made.path).training]
+    made = [file for file in files if file is not None]
+    assert len(made) == len(set(made)) == 4
+
+
+def test_two_lists_of_one_name_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = _list(tmp_path)
+    done = _prepare("--data", path, "--data", path, "-m", tiny_checkpoint, "-o", tmp_path / "out")
+    assert (done.exit_code, (tmp_path / "out").exists()) == (3, False)
+    assert "Two data lists have the name 'my list'" in done.stderr
+
+
 def _healthy(path: Path) -> Path:
     content = json.loads(path.read_text())
     content["training"] = [one for one in content["training"] if one["name"] != "damaged"]

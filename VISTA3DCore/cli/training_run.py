@@ -58,10 +58,17 @@ class Session:
 
 
 def read_lists(paths: Sequence[Path]) -> list[DataList]:
-    """Read data lists; two with the same name would be one data set."""
+    """Read data lists.
+
+    :raises InputError: if two have the same name: they would be one data set.
+    """
     from VISTA3DCore.evaluation.data_list import read_data_list
 
-    return [read_data_list(path) for path in paths]
+    lists = [read_data_list(path) for path in paths]
+    names = [one.name for one in lists]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"Two data lists have the name '{repeated[0]}'; give each its own, in 'name'.")
+    return lists
 
 
 def conduct(

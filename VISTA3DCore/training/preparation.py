@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from VISTA3DCore.errors import OutputError, VistaError
 from VISTA3DCore.evaluation.data_list import TRAINING, DataItem, DataList
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.imaging.writers import encode_nifti, label_dtype
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.pseudo_labels import PseudoLabel, Reliability, pseudo_label
 
@@ -65,7 +66,8 @@ def prepare(
     given, items = (*data.training, *data.sections.get(UNLABELLED, ())), []
     for number, item in enumerate(given):
         part = progress.part(number / len(given), (number + 1) / len(given))
-        makers = _makers(item, folder, segmenter, supervoxels, reliability or Reliability())
+        stem = folder / _stem(data.name, item.name)
+        makers = _makers(item, stem, segmenter, supervoxels, reliability or Reliability())
         items.append(_extended(item, makers, made, part))
     sections = {name: those for name, those in data.sections.items() if name != UNLABELLED} | {TRAINING: tuple(items)}
     _written(made.path, lambda file: file.write_bytes(_encoded(replace(data, sections=sections))))
@@ -76,15 +78,18 @@ Maker = Callable[[Volume, Path, Progress], dict[str, Any]]
 
 
 def _makers(
-    item: DataItem, folder: Path, segmenter: Segmenter | None, generator: str | None, reliability: Reliability
+    item: DataItem, stem: Path, segmenter: Segmenter | None, generator: str | None, reliability: Reliability
 ) -> dict[str, tuple[Path, Maker]]:
-    """Return what is to be made of a case: field of the list -> file, and how to make it."""
+    """Return what is to be made of a case: field of the list -> file, and how to make it.
+
+    :param stem: what the files' paths begin with.
+    """
     makers: dict[str, tuple[Path, Maker]] = {}
     if segmenter is not None and not item.complete:
-        path = folder / f"{_plain(item.name)}_pseudo_label.nii.gz"
+        path = stem.with_name(f"{stem.name}_pseudo_label.nii.gz")
         makers["pseudo_label"] = path, lambda *given: _predict(segmenter, reliability, *given)
     if generator is not None:
-        path = folder / f"{_plain(item.name)}_supervoxels.nii.gz"
+        path = stem.with_name(f"{stem.name}_supervoxels.nii.gz")
         makers["supervoxel"] = path, lambda *given: _cut(generator, *given)
     return makers
 
@@ -159,6 +164,12 @@ def _entry(item: DataItem) -> dict[str, Any]:
     facts = {"name": item.name, "labels": labels, "complete": item.complete, "weight": item.weight}
     fold = {} if item.fold is None else {"fold": item.fold}
     return facts | fold | {name: str(path.resolve()) for name, path in files.items() if path is not None}
+
+
+def _stem(dataset: str, case: str) -> str:
+    """Return how files of a case begin: no two cases of any lists have the same."""
+    mark = hashlib.sha256(f"{dataset}/{case}".encode()).hexdigest()[:8]
+    return f"{_plain(case)}_{mark}"
 
 
 def _plain(name: str) -> str:
