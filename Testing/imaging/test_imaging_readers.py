@@ -142,6 +142,16 @@ def test_a_disagreement_of_sform_and_qform_is_told(tmp_path: Path, ct: np.ndarra
         np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
 
 
+def test_a_qform_that_nobody_uses_may_be_wrong(tmp_path: Path, ct: np.ndarray, oblique: np.ndarray) -> None:
+    image = nib.Nifti1Image(ct, oblique)
+    image.set_sform(oblique, 1)
+    image.header["qform_code"] = 1
+    for name in ("quatern_b", "quatern_c", "quatern_d"):
+        image.header[name] = 0.9
+    nib.save(image, tmp_path / "ct.nii")
+    np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
+
+
 def test_trailing_axes_of_one_are_dropped(tmp_path: Path, ct: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(ct[..., None, None], np.eye(4)), tmp_path / "ct.nii.gz")
     assert read_volume(tmp_path / "ct.nii.gz").shape == ct.shape

@@ -10,7 +10,7 @@ import torch
 from click_backends import ball, minus, open_scene, plus, scene, straight, texture
 from reference_pipeline import TINY, CountingBackend, seeded_network
 
-from VISTA3DCore import Progress, Segmenter, Session, Volume
+from VISTA3DCore import Click, Progress, Segmenter, Session, Volume
 from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.inference.guidance import CLEARANCE_MM
@@ -39,6 +39,15 @@ def voxel_of(session: Session, position) -> tuple[int, ...]:
     place = apply_affine(np.linalg.inv(session.model_grid[1]), np.array(position))
     np.testing.assert_allclose(place, np.rint(place), atol=1e-6)
     return tuple(np.rint(place).astype(int))
+
+
+def test_in_the_air_that_was_cut_off_there_is_nothing_to_suggest():
+    array = np.full((120, 60, 60), -1000.0, np.float32)
+    array[:30, 20:40, 20:40] = 50
+    far = [Click((550.0, 150.0, 150.0))]
+    with Segmenter.from_pretrained("mini", device="cpu").open(Volume(array, np.diag([5.0, 5.0, 5.0, 1.0]))) as session:
+        assert session.suggest("liver", far, count=3) == ()
+        assert not session.uncertainty("liver", far).any()
 
 
 def test_suggestions_lie_on_the_unsure_surface(session):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 from VISTA3DCore.errors import DeviceError, SlowerWarning
 from VISTA3DCore.inference.devices import choose_device, free_memory, known_problems
+from VISTA3DCore.inference.diagnosis import diagnose_apart
 from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
 
@@ -47,3 +50,11 @@ def test_known_bad_software_is_named():
     assert cudnn_problems("2.9.0", 91500) == []
     assert cudnn_problems("2.13.0", 92100) == []
     assert known_problems() == [] or torch.cuda.is_available()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always looks into the current folder")
+def test_a_file_of_the_name_in_the_current_folder_does_not_pass_for_pytorch(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise RuntimeError('not PyTorch')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert "error" not in diagnose_apart()["torch"]

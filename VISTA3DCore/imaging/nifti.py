@@ -10,6 +10,7 @@ import gzip
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -169,7 +170,9 @@ def _affine(header: dict[str, tuple], path: Path) -> np.ndarray:
     sform = np.vstack([np.reshape(header["sform"], (3, 4)), (0.0, 0.0, 0.0, 1.0)]).astype(np.float64)
     if sform_code > 0 and (qform_code <= 0 or _is_regular(sform)):
         if qform_code > 0:
-            _warn_if_different(sform, _qform(header, path), header["dim"][1:4], path)
+            # A qform that nobody uses may be as wrong as it likes.
+            with suppress(InputError):
+                _warn_if_different(sform, _qform(header, path), header["dim"][1:4], path)
         return sform
     if qform_code > 0:
         if sform_code > 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from VISTA3DCore.anatomy import naming
 from VISTA3DCore.errors import InputError, OutputError, UnknownStructureError
 from VISTA3DCore.imaging.output import Encoder, write_files
 from VISTA3DCore.imaging.seg_nrrd import encode_seg_nrrd
@@ -182,11 +183,7 @@ def _answers_to(structure: Structure, wanted: str | int) -> bool:
     if not isinstance(wanted, str):
         return structure.index == wanted
     names = (structure.name, structure.display_name, *structure.synonyms)
-    return _normalised(wanted) in map(_normalised, names)
-
-
-def _normalised(name: str) -> str:
-    return " ".join(name.lower().replace("_", " ").replace("-", " ").split())
+    return naming.key(wanted) in map(naming.key, names)
 
 
 def _file_name(structure: Structure) -> str:

@@ -106,6 +106,8 @@ class Clicking:
         """Return suggestions from scores and the mask [i, j, k] of the input grid that the user sees."""
         grid = self._grid
         inner, outer = _overlap(score_map, grid.shape)
+        if any(part.stop <= part.start for part in outer):  # the windows lie in the air that was cut off
+            return ()
         start = tuple(part.start for part in outer)
         inside = ScoreMap(start, score_map.scores[inner], score_map.known[inner])
         mask = self.interaction.grids.mask_on_model(shown, outer)

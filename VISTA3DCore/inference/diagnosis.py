@@ -43,13 +43,18 @@ def diagnose() -> dict[str, Any]:
     return _complete(_torch())
 
 
+def _python_path() -> str:
+    """Return where another process finds us; an empty part would mean the current folder."""
+    return os.pathsep.join(filter(None, [_our_folder(), os.environ.get("PYTHONPATH")]))
+
+
 def diagnose_apart() -> dict[str, Any]:
     """As :func:`diagnose`, but PyTorch is looked at by another process: it may crash, and is not imported here."""
     if version_of("torch") is None:
         return _complete(None)
     # -P keeps a file torch.py in the current folder from passing for PyTorch; Python 3.10 does not know it.
     safe = ["-P"] if sys.version_info >= (3, 11) else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_our_folder(), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": _python_path()}
     try:
         done = subprocess.run(
             [sys.executable, *safe, "-m", __name__],

@@ -81,7 +81,7 @@ def choose_backend(
 
     from VISTA3DCore.network.backends.processor import limit_threads
 
-    runtime = os.environ.get("VISTA3D_RUNTIME", runtime) if runtime == "auto" else runtime
+    runtime = os.environ.get("VISTA3D_RUNTIME") or runtime if runtime == "auto" else runtime
     _check("runtime", runtime, RUNTIMES)
     _check("precision", precision, PRECISIONS)
     device = torch.device(device)
