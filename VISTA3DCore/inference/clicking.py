@@ -106,7 +106,7 @@ class Clicking:
         """Return suggestions from scores and the mask [i, j, k] of the input grid that the user sees."""
         grid = self._grid
         inner, outer = _overlap(score_map, grid.shape)
-        if any(part.stop <= part.start for part in outer):  # the windows lie in the air that was cut off
+        if any(part.stop == part.start for part in outer):  # the windows lie in the air that was cut off
             return ()
         start = tuple(part.start for part in outer)
         inside = ScoreMap(start, score_map.scores[inner], score_map.known[inner])
@@ -156,10 +156,10 @@ class Clicking:
 
 
 def _overlap(score_map: ScoreMap, shape: Shape) -> tuple[tuple, tuple]:
-    """Return where a score map and the model grid overlap, in the indices of each."""
-    outer = tuple(
-        slice(max(part.start, 0), max(min(part.stop, size), 0)) for part, size in zip(score_map.box, shape, strict=True)
-    )
+    """Return where a score map and the model grid overlap, in the indices of each; empty slices where they do not."""
+    starts = [min(max(part.start, 0), size) for part, size in zip(score_map.box, shape, strict=True)]
+    stops = [max(min(part.stop, size), start) for part, size, start in zip(score_map.box, shape, starts, strict=True)]
+    outer = tuple(map(slice, starts, stops))
     inner = tuple(
         slice(part.start - first, part.stop - first) for part, first in zip(outer, score_map.start, strict=True)
     )
