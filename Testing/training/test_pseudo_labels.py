@@ -182,6 +182,13 @@ def test_cases_of_one_name_in_two_lists_get_files_of_their_own(segmenter: Segmen
     assert len(made) == len(set(made)) == 4
 
 
+def test_a_misspelt_generator_is_refused_before_anything_is_made(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    options = ("--data", _list(tmp_path), "-m", tiny_checkpoint, "--supervoxels", "grph", "-o", tmp_path / "out")
+    done = _prepare(*options)
+    assert (done.exit_code, (tmp_path / "out").exists()) == (3, False)
+    assert "There is no generator 'grph'" in done.stderr
+
+
 def test_two_lists_of_one_name_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = _list(tmp_path)
     done = _prepare("--data", path, "--data", path, "-m", tiny_checkpoint, "-o", tmp_path / "out")

@@ -14,7 +14,6 @@ from VISTA3DCore.cli.console import print_json, say, spoken_warnings
 from VISTA3DCore.cli.evaluate_options import AsJson, Device, Quiet
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from VISTA3DCore.progress import Progress
@@ -71,13 +70,14 @@ def _prepared(
     device: str,
     progress: Progress,
 ) -> list[Prepared]:
-    from VISTA3DCore.inference.session import Segmenter
+    from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.supervoxels.generation import PRESETS, Details, check_parameters
     from VISTA3DCore.training.preparation import prepare as prepare_list
     from VISTA3DCore.training.pseudo_labels import Reliability
 
     lists = training_run.read_lists(data)
     if supervoxels:
-        require("Clustering", "scipy", "skimage")
+        check_parameters(supervoxels, details=Details(), **PRESETS["paper"])
     segmenter = Segmenter.from_pretrained(model, device) if model else None
     reliability = Reliability(agreement=agreement)
     parts = [progress.part(number / len(lists), (number + 1) / len(lists)) for number in range(len(lists))]
