@@ -41,18 +41,21 @@ class Branches:
     def encoded(
         self, image: torch.Tensor, clicking: bool, automatic: bool
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Return the click features [1, C, x/2, y/2, z/2] and the class features [C, x, y, z]; None if not wanted.
+        """Return the click features [1, C, x/2, y/2, z/2] and the class features [C, x, y, z], in the run's precision;
+        None if not wanted.
 
         :param image: [1, 1, x, y, z].
         """
         if not clicking and not automatic:
             return None, None
+        if image.device.type == "cpu":
+            image = image.contiguous(memory_format=torch.channels_last_3d)
         with self.arithmetic.autocast():
             decoded, features = self.network.image_encoder(image, with_point=clicking, with_label=automatic)
             click_features = self._head.features(decoded) if clicking else None
             if automatic:
                 features = self.network.class_head.image_post_mapping(features)[0]
-        return click_features, features.float() if automatic else None
+        return click_features, features if automatic else None
 
     def vectors(self, classes: Sequence[int]) -> torch.Tensor:
         """Return the vectors of classes, [K, C]."""
@@ -63,7 +66,7 @@ class Branches:
     def class_logits(self, features: torch.Tensor, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the scores of classes or unions of classes, [B, x, y, z]."""
         vectors = self.vectors([index for one in prompts for index in one])
-        return union_logits(vectors, features, [len(one) for one in prompts])
+        return union_logits(vectors, features.float(), [len(one) for one in prompts])
 
     def click_logits(self, features: torch.Tensor, objects: Sequence[PromptObject]) -> torch.Tensor:
         """Return the scores of clicked objects, [B, x, y, z].

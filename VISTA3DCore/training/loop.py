@@ -16,6 +16,7 @@ from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
+from VISTA3DCore.training.acceleration import accelerate
 from VISTA3DCore.training.averaging import MovingAverage
 from VISTA3DCore.training.branches import Branches
 from VISTA3DCore.training.checkpointing import RunFolder
@@ -220,14 +221,14 @@ class Trainer:
         else:
             localise_attention(network.point_head)
         freeze(network, self.recipe.frozen)
-        return network.to(self.processes.device)
+        return accelerate(network, self.processes.device)
 
     def _teacher(self) -> Teacher | None:
         if not self.recipe.loss.distillation or not self.task.kept_classes or self.task.start is None:
             return None
         network = build_network(self.task.model)
         network.load_state_dict(dict(self.task.start))
-        network.requires_grad_(False).to(self.processes.device)
+        network = accelerate(network.requires_grad_(False), self.processes.device)
         branches = Branches(network, self.processes.arithmetic)
         return Teacher(branches, self.task.kept_classes, self.recipe.loss, self.task.prompts)
 
@@ -236,7 +237,7 @@ class Trainer:
         groups = parameter_groups(self.network, recipe.learning_rate, recipe.rates)
         for group in groups:
             group["peak"] = group["lr"]
-        return self.processes.prepared(torch.optim.AdamW(groups, weight_decay=recipe.weight_decay))
+        return self.processes.prepared(torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True))
 
     def _identity(self) -> dict[str, Any]:
         """Return what decides about the weights; how often is saved or validated does not."""
