@@ -104,10 +104,18 @@ def test_statistics_name_structures_and_phases():
     assert -20 <= drawn[6] < 600
 
 
-def test_without_a_complete_case_there_is_one_sentence(tiny_model, labelled_case):
-    partial = load_case(replace(labelled_case, complete=False), tiny_model, 16)
+def test_without_a_case_there_is_one_sentence(tiny_model):
     with pytest.raises(InputError, match="completely annotated"):
-        SyntheticAnatomy([partial], tiny_model)
+        SyntheticAnatomy([], tiny_model)
+
+
+def test_a_partial_case_stays_partial_and_gets_no_lesions(tiny_model, labelled_case):
+    partial = load_case(replace(labelled_case, complete=False), tiny_model, 16)
+    source = SyntheticAnatomy([partial], tiny_model, SyntheticConfig(lesions=20))
+    for seed in range(8):
+        meaning = source.patch(seed).meaning
+        assert not meaning.complete
+        assert meaning.annotated == partial.annotated
 
 
 def test_worker_processes_draw_what_one_process_draws(tiny_model, labelled_case):

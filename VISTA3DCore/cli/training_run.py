@@ -147,4 +147,4 @@ def require_training() -> None:
 
     :raises MissingPackageError: if it is not.
     """
-    require("Training", "accelerate", "tensorboardX", "yaml", "scipy", "nibabel")
+    require("Training", "accelerate", "tensorboardX", "yaml", "scipy", "skimage", "nibabel")

@@ -40,7 +40,7 @@ class DataItem:
     """One image with what belongs to it. Files need not exist.
 
     :param name: for messages; unique in its section.
-    :param image: the CT, or a folder with its DICOM series.
+    :param image: the CT, or a folder with its DICOM series; None for a label map alone, from which training paints CTs.
     :param label: label map; None if there is none.
     :param classes: label value -> indices of the structures that it stands for; several where the value is a union,
         none where the catalogue does not know the object. Values that are not here stand for nothing known.
@@ -54,7 +54,7 @@ class DataItem:
     """
 
     name: str
-    image: Path
+    image: Path | None
     label: Path | None = None
     classes: Mapping[int, tuple[int, ...]] = field(default_factory=dict, hash=False)
     names: Mapping[int, str] = field(default_factory=dict, hash=False)
@@ -192,13 +192,14 @@ class _Reader:
         return tuple(items)
 
     def _item(self, entry: Mapping[str, Any], place: str) -> DataItem:
-        image = self._text(entry.get("image"), f"'image' in {place}")
+        alone = "image" not in entry and bool(entry.get("label"))
+        image = self._text(entry["label"] if alone else entry.get("image"), f"'image' in {place}")
         classes, names = self._labels(entry.get("labels", {}), place)
         given = self._checked(entry.get("label_names", {}), dict, f"'label_names' of {place}")
         names |= {self._value(value, place): str(name) for value, name in given.items()}
         return DataItem(
             name=str(entry.get("name") or entry.get("id") or _stem(image)),
-            image=self._root / image,
+            image=None if alone else self._root / image,
             label=self._path(entry, "label", place),
             classes={**dict.fromkeys(names, ()), **classes},
             names=names,
@@ -264,7 +265,7 @@ class _Reader:
 
 
 def _holds_images(entries: list[Any]) -> bool:
-    return bool(entries) and all(isinstance(entry, dict) and "image" in entry for entry in entries)
+    return bool(entries) and all(isinstance(entry, dict) and {"image", "label"} & entry.keys() for entry in entries)
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Case:
     """One CT with its labels.
 
     :param name: for messages.
-    :param image: image file, HU.
+    :param image: image file, HU; None for a label map alone, from which CTs are painted.
     :param label: label file on the same grid; None for a CT without labels, which supervoxels can still teach from.
     :param classes: file's label value -> class indices; several where the value is a union, none where the catalogue
         does not know the object. Voxels with other values are ``IGNORE``.
@@ -59,7 +59,7 @@ class Case:
     """
 
     name: str
-    image: Path
+    image: Path | None
     label: Path | None
     classes: Mapping[int, tuple[int, ...]] = field(hash=False)
     complete: bool
@@ -99,7 +99,7 @@ class LabelMeaning:
 class LoadedCase:
     """A case on the model grid.
 
-    :param image: [1, i, j, k] float32, scaled to [0, 1].
+    :param image: [1, i, j, k] float32, scaled to [0, 1]; all 0 where the case is a label map alone.
     :param label: [1, i, j, k] uint8: the codes of this module.
     :param unions: members of each union.
     :param annotated: codes that belong to this case's protocol and can be asked for.
@@ -191,7 +191,7 @@ def split_cases(data: Iterable[DataList], fold: int | None = None) -> tuple[list
     """
     cases = [case_of(item, one.name) for one in data for item in one.training]
     usable = [case for case in cases if case.label or case.pseudo_label or case.supervoxel]
-    held_out = [case for case in usable if fold is not None and case.fold == fold and case.label]
+    held_out = [case for case in usable if fold is not None and case.fold == fold and case.label and case.image]
     learned = [case for case in usable if fold is None or case.fold != fold]
     if not learned:
         beside = "" if fold is None else f" outside fold {fold}"
@@ -206,6 +206,8 @@ def load_case(case: Case, config: ModelConfig, minimum_size: int | Sequence[int]
 
     :raises InputError: if a file cannot be read, or label map and image have different grids.
     """
+    if case.image is None:
+        return _load_label_map(case, config, minimum_size)
     image = Volume.read(case.image)
     grid = preprocess(image, config)
     pad = padding(grid.image.shape, np.broadcast_to(minimum_size, 3))
@@ -227,6 +229,22 @@ def load_case(case: Case, config: ModelConfig, minimum_size: int | Sequence[int]
         parts = on_grid(case.supervoxel, "supervoxels").astype(np.int32)
         loaded = replace(loaded, supervoxel=np.pad(parts, pad)[None])
     return loaded
+
+
+def _load_label_map(case: Case, config: ModelConfig, minimum_size: int | Sequence[int]) -> LoadedCase:
+    """Bring a label map that has no CT to the model grid."""
+    volume = Volume.read(case.label)
+    array, affine = to_ras(volume.array, volume.affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    ratio = np.asarray(config.spacing) / spacing
+    shape = tuple(max(1, round(size / step)) for size, step in zip(array.shape, ratio, strict=True))
+    grid = affine @ np.diag([*ratio, 1.0])
+    grid[:3, 3] += affine[:3, :3] @ ((ratio - 1) / 2)  # the corners of the two grids coincide
+    unions = unions_of(case.classes)
+    label = coded(nearest(volume, grid, shape), case.classes, unions)
+    pad = padding(shape, np.broadcast_to(minimum_size, 3))
+    padded = np.pad(label, pad, constant_values=IGNORE)[None]
+    return LoadedCase(case, np.zeros(padded.shape, np.float32), padded, unions, annotated_of(case.classes))
 
 
 def annotated_of(classes: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:

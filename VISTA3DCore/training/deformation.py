@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import torch
 from scipy.spatial.transform import Rotation
+from torch.nn.functional import grid_sample
+
+_SPLINE_GAIN = 3.0
+"""Cubic B-splines average control points: this brings the variance of three axes back to about 1."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,27 @@ def _smooth_field(
     return field
 
 
+def smooth_noise(shape: Sequence[int], knot_voxels: float, rng: np.random.Generator) -> np.ndarray:
+    """Return smooth noise of mean 0 and variance about 1, float32 [i, j, k].
+
+    :param knot_voxels: distance of the control points: how fast it varies.
+    """
+    sides = [int(np.ceil(size / knot_voxels)) + 3 for size in shape]
+    offset = rng.random(3)
+    lines = [offset[axis] + 1 + np.arange(shape[axis]) / knot_voxels for axis in range(3)]
+    return _interpolated(rng.standard_normal(sides, np.float32), lines) * np.float32(_SPLINE_GAIN)
+
+
 def _interpolated(knots: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
-    """Evaluate a tensor product of cubic B-splines on a grid: one small matrix for each axis."""
-    for axis, line in enumerate(lines):
-        knots = np.moveaxis(np.tensordot(_basis(line, knots.shape[axis]), knots, axes=(1, axis)), 0, axis)
-    return knots
+    """Evaluate a tensor product of cubic B-splines on a grid, float32: one small matrix for each axis."""
+    first, second, third = (_basis(line, size) for line, size in zip(lines, knots.shape, strict=True))
+    rows = second @ (knots.astype(np.float32) @ third.T)
+    return (first @ rows.reshape(len(rows), -1)).reshape(len(first), *rows.shape[1:])
 
 
 def _basis(line: np.ndarray, count: int) -> np.ndarray:
-    """Return the weights [n, count] of cubic B-splines at positions [n], in units of the distance of knots."""
-    distance = np.abs(line[:, None] - np.arange(count))
+    """Return the weights of cubic B-splines at positions [n], in units of the distance of knots; float32 [n, count]."""
+    distance = np.abs(line[:, None] - np.arange(count)).astype(np.float32)
     near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance).clip(0) ** 3 / 6
     return np.where(distance < 1, near, far)
 
@@ -102,5 +117,15 @@ def nearest_voxels(points: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray
 
 
 def interpolated(array: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Return the values of an array [i, j, k] at points [3, i, j, k], linearly; beyond the border it is repeated."""
-    return ndimage.map_coordinates(array, points, order=1, mode="nearest", prefilter=False)
+    """Return the values of an array at points, linearly; beyond the border it is repeated.
+
+    :param array: float32 [i, j, k] or [C, i, j, k].
+    :param points: [3, i, j, k], voxel indices.
+    :return: float32 [i, j, k] or [C, i, j, k], with the sides of ``points``.
+    """
+    sizes = np.array(array.shape[-3:], np.float32).reshape(3, 1, 1, 1)
+    grid = 2 * points.astype(np.float32) / np.maximum(sizes - 1, 1) - 1
+    grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(grid[::-1], 0, -1)))  # torch wants k, j, i
+    stacked = torch.from_numpy(np.ascontiguousarray(array, np.float32)).reshape(1, -1, *array.shape[-3:])
+    found = grid_sample(stacked, grid[None], mode="bilinear", padding_mode="border", align_corners=True)
+    return found.reshape(*array.shape[:-3], *points.shape[1:]).numpy()

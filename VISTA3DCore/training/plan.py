@@ -86,7 +86,7 @@ def planned(
     choices, config = choices or Choices(), model_of(recipe, start)
     new, held_out = chosen_cases(recipe, lists, choices.fold, progress)
     cases = rehearsing(new, [case for case in split_cases(old)[0] if case.label], recipe) if old else new
-    smallest = recipe.data.crop or crop_side(config, recipe.data.augmentation)
+    smallest = 1 if recipe.data.synthetic == 1 else recipe.data.crop or crop_side(config, recipe.data.augmentation)
     store = CaseStore(cases, config, smallest, choices.cache)
     classes, kept = classes_of(recipe, config, start, store, new)
     model = replace(config, classes=classes, click_branch=_clicks(recipe, start))
@@ -228,9 +228,13 @@ def _weighted(case: Case, recipe: Recipe) -> Case:
 def _synthetic(recipe: Recipe, store: CaseStore) -> SyntheticAnatomy | None:
     if not recipe.data.synthetic:
         return None
-    complete = [number for number, case in enumerate(store.cases) if case.complete]
-    chosen = np.random.default_rng(recipe.seed).permutation(complete)[: recipe.data.synthetic_sources]
+    told = [n for n, case in enumerate(store.cases) if case.complete or (recipe.data.synthetic_partial and _maps(case))]
+    chosen = np.random.default_rng(recipe.seed).permutation(told)[: recipe.data.synthetic_sources]
     return SyntheticAnatomy([store[number] for number in sorted(chosen.tolist())], store.model)
+
+
+def _maps(case: Case) -> bool:
+    return case.label is not None or case.pseudo_label is not None
 
 
 def _validation(

@@ -41,9 +41,9 @@ class DataRecipe:
     :param supervoxels: cut unknown objects out of supervoxels where the lists have them.
     :param pseudo_labels: learn from pseudo-labels where the lists have them.
     :param unlabelled: learn also from CTs that have no annotations.
-    :param synthetic: share of patches that are synthetic, made from the completely annotated cases.
-    :param synthetic_sources: completely annotated cases that synthetic patches are made from at most; they stay in
-        memory.
+    :param synthetic: share of patches that are synthetic, made from the completely annotated cases, drawn by weight.
+    :param synthetic_sources: cases that synthetic patches are made from at most; they stay in memory.
+    :param synthetic_partial: make synthetic patches of all cases with labels or predictions, not only of complete ones.
     :param rehearsal: share of patches from data of the old classes, where such data are given (fine-tuning).
     :param in_memory: cases that each loading process keeps in memory.
     """
@@ -59,6 +59,7 @@ class DataRecipe:
     unlabelled: bool = True
     synthetic: float = 0.0
     synthetic_sources: int = 16
+    synthetic_partial: bool = False
     rehearsal: float = 0.5
     in_memory: int = 8
 

@@ -1,13 +1,14 @@
-"""CTs of people who do not exist: anatomies deformed from labelled CTs, painted in any contrast phase, with lesions.
+"""Synthetic CTs: anatomies deformed from labeled CTs, repainted in any contrast phase, with lesions.
 
 The idea of SynthSeg (Billot et al. 2023), with the texture of the CT that the anatomy comes from instead of white
-noise where there is no reason to change it. Made on the fly from a seed; stands in for the paper's MAISI in stage 4.
+noise where there is no reason to change it. Label maps without a CT are painted altogether (:mod:`painting`). Made on
+the fly from a seed; stands in for the paper's MAISI in stage 4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import ndimage
@@ -18,7 +19,8 @@ from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, LabelMeaning, Loa
 from VISTA3DCore.training.deformation import DeformationConfig, interpolated, nearest_voxels, sample_points
 from VISTA3DCore.training.hu_statistics import HuStatistics, hu_statistics
 from VISTA3DCore.training.lesions import LESIONS, add_lesions
-from VISTA3DCore.training.sampling import class_voxels
+from VISTA3DCore.training.painting import AIR_HU, Anatomy, anatomy_of, painted
+from VISTA3DCore.training.sampling import class_voxels, sampling_weights
 
 GAS, FAT, SOFT, DENSE, CONTRAST = range(5)
 """What a voxel consists of. CONTRAST are vessels that nobody labelled, in a CT with contrast medium."""
@@ -32,6 +34,14 @@ _AORTA = 6
 _FAT_HU, _MARROW_HU = -100.0, 100.0
 _BORDER_VOXELS = 0.5
 _MOST_CENTRES = 2000
+_ANYWHERE = 0.25
+"""Share of patches that are centered on any voxel instead of one of a structure."""
+
+_JITTER = 0.25
+"""Largest distance of a patch's center from the chosen voxel, as a part of the patch's side."""
+
+_OVERHANG = 0.2
+"""Largest part of a patch's side that may lie beyond the volume, where the volume is larger than the patch."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,10 @@ class SyntheticConfig:
     :param lesions: how many are tried in a patch: a Poisson mean.
     :param texture: range of the share of real texture; the rest is smooth random texture.
     :param noise_hu: standard deviation of the scanner's noise at 1.5 mm voxels; less in larger ones.
-    :param blur: range of the point spread's standard deviation in voxels.
+    :param blur: range of the point spread's standard deviation in voxels; a CT is blurred already.
+    :param painted_blur: the same for what is painted from a label map alone.
     :param thick_slices: how often slices are thicker than their distance.
+    :param untouched: how often a CT keeps its own contrast phase and texture.
     :param absent_lesions: the sources are known to be free of lesions, so that their absence can be asked for.
     """
 
@@ -50,37 +62,43 @@ class SyntheticConfig:
     lesions: float = 1.2
     texture: tuple[float, float] = (0.3, 1.0)
     noise_hu: tuple[float, float] = (2.0, 22.0)
-    blur: tuple[float, float] = (0.25, 0.7)
+    blur: tuple[float, float] = (0.0, 0.6)
+    painted_blur: tuple[float, float] = (0.45, 0.95)
     thick_slices: float = 0.25
+    untouched: float = 0.3
     absent_lesions: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class _Source:
-    """One labelled CT, taken apart.
+    """One labeled CT, taken apart, or a label map.
 
     :param image: float32 [i, j, k], HU.
     :param label: uint8 [i, j, k].
+    :param pseudo: uint8 [i, j, k], predictions, or None.
     :param place: uint16 [i * j * k]: label * tissues + tissue.
     :param mean: mean HU by place, float32 [256 * tissues].
-    :param centres: voxels to centre patches on, by label.
+    :param centers: voxels to center patches on, by label.
+    :param anatomy: what a label map without a CT is painted from, else None.
     """
 
     name: str
     image: np.ndarray
     label: np.ndarray
+    pseudo: np.ndarray | None
     place: np.ndarray
     mean: np.ndarray
-    centres: list[np.ndarray]
-    unions: tuple[tuple[int, ...], ...]
+    centers: list[np.ndarray]
+    meaning: LabelMeaning
+    anatomy: Anatomy | None
 
 
 class SyntheticAnatomy:
     """A source of synthetic patches. A patch depends on its seed alone; safe to hand to worker processes.
 
-    :param cases: completely annotated CTs on the model grid; others are left out.
+    :param cases: annotated CTs and label maps on the model grid, drawn by their weights.
     :param model: gives window, spacing and intensity range.
-    :raises InputError: if no case is completely annotated.
+    :raises InputError: if there is no case.
     """
 
     def __init__(
@@ -92,9 +110,10 @@ class SyntheticAnatomy:
     ) -> None:
         self.model, self.config = model, config or SyntheticConfig()
         self.statistics = statistics or hu_statistics()
-        self._sources = [_taken_apart(case, model, self.statistics) for case in cases if case.case.complete]
-        if not self._sources:
+        if not cases:
             raise InputError("Synthetic CTs need at least one completely annotated case; there is none.")
+        self._weights = sampling_weights([one.case for one in cases])
+        self._sources = [_taken_apart(case, model, self.statistics) for case in cases]
 
     def patch(self, seed: int | Sequence[int], shape: Sequence[int] | None = None) -> PatchData:
         """Return the patch of a seed.
@@ -102,18 +121,46 @@ class SyntheticAnatomy:
         :param shape: its sides in voxels; the model's window by default.
         """
         rng = np.random.default_rng(seed)
-        source = self._sources[rng.integers(len(self._sources))]
+        source = self._sources[int(rng.choice(len(self._sources), p=self._weights))]
         shape = tuple(shape or self.model.window)
-        centre = _centre(source, shape, rng)
-        points = sample_points(centre, shape, self.model.spacing, self.config.deformation, rng)
+        points = sample_points(_center(source, shape, rng), shape, self.model.spacing, self.config.deformation, rng)
         nearest, inside = nearest_voxels(points, source.label.shape)
-        image = self._painted(source, points, nearest, rng)
         label = np.where(inside, source.label.ravel()[nearest], np.uint8(IGNORE))
-        grown = add_lesions(image, label, self.model.spacing, int(rng.poisson(self.config.lesions)), rng)
-        image = self._scanned(image, rng)
+        pseudo = None
+        if source.pseudo is not None:
+            pseudo = np.where(inside, source.pseudo.ravel()[nearest], np.uint8(IGNORE))
+        image = self._image(source, points, nearest, label, rng)
+        image[~inside] = AIR_HU  # as the engine pads volumes that are smaller than the window
+        count = int(rng.poisson(self.config.lesions)) if source.meaning.complete else 0
+        grown = add_lesions(image, label, self.model.spacing, count, rng)
+        image = self._scanned(image, self.config.blur if source.anatomy is None else self.config.painted_blur, rng)
         lesions = [kind.index for kind in LESIONS] if self.config.absent_lesions else grown
-        meaning = _meaning(source, lesions)
-        return PatchData(_scaled(image, self.model), label, meaning, name=f"synthetic of {source.name}")
+        meaning = replace(source.meaning, annotated=tuple(sorted({*source.meaning.annotated, *lesions})))
+        return PatchData(_scaled(image, self.model), label, meaning, pseudo, name=f"synthetic of {source.name}")
+
+    def whole(self, number: int, seed: int | Sequence[int]) -> PatchData:
+        """Return a whole case as it is, neither deformed nor with lesions; a label map is painted.
+
+        :param number: of the case, as they were given.
+        """
+        rng, source = np.random.default_rng(seed), self._sources[number]
+        points = np.indices(source.label.shape, np.float32)
+        nearest, _ = nearest_voxels(points, source.label.shape)
+        image = source.image
+        if source.anatomy is not None:
+            image = self._image(source, points, nearest, source.label, rng)
+            image = self._scanned(image, self.config.painted_blur, rng)
+        return PatchData(_scaled(image, self.model), source.label, source.meaning, source.pseudo, name=source.name)
+
+    def _image(
+        self, source: _Source, points: np.ndarray, nearest: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        if source.anatomy is not None:
+            known = np.where(label == IGNORE, np.uint8(0), label)
+            return painted(source.anatomy, known, points, np.asarray(self.model.spacing), self.statistics, rng)
+        if rng.random() < self.config.untouched:
+            return interpolated(source.image, points)
+        return self._painted(source, points, nearest, rng)
 
     def _painted(
         self, source: _Source, points: np.ndarray, nearest: np.ndarray, rng: np.random.Generator
@@ -154,9 +201,9 @@ class SyntheticAnatomy:
             gain[place] = np.clip((new[place] - _FAT_HU) / np.maximum(old[place] - _FAT_HU, 1.0), 0.1, 1.3)
         return new.astype(np.float32).ravel(), gain.astype(np.float32).ravel()
 
-    def _scanned(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _scanned(self, image: np.ndarray, blur: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
         """Blur by a point spread and add the scanner's noise, correlated over a voxel or so."""
-        sigma = np.full(3, rng.uniform(*self.config.blur))
+        sigma = np.full(3, rng.uniform(*blur))
         if rng.random() < self.config.thick_slices:
             sigma[2] = rng.uniform(0.8, 1.4)
         noise = ndimage.gaussian_filter(rng.standard_normal(image.shape, np.float32), rng.uniform(0.35, 0.8))
@@ -169,12 +216,19 @@ def _taken_apart(case: LoadedCase, model: ModelConfig, statistics: HuStatistics)
     low, high = model.intensity_range
     image = case.image[0] * np.float32(high - low) + np.float32(low)
     label = case.label[0]
-    tissue = _tissues(image, label, statistics.known)
-    place = (label.astype(np.uint16) * _TISSUES + tissue).ravel()
+    pseudo = None if case.pseudo_label is None else case.pseudo_label[0]
+    shown = label if pseudo is None else pseudo
+    tissue = _tissues(image, shown, statistics.known)
+    place = (shown.astype(np.uint16) * _TISSUES + tissue).ravel()
     size = (IGNORE + 1) * _TISSUES
     mean = np.bincount(place, image.ravel(), size) / np.maximum(np.bincount(place, minlength=size), 1)
-    centres = class_voxels(label, _MOST_CENTRES)
-    return _Source(case.case.name, image, label, place, mean.astype(np.float32), centres, case.unions)
+    anatomy = anatomy_of(label, np.asarray(model.spacing)) if case.case.image is None else None
+    centers = class_voxels(shown, _MOST_CENTRES)
+    meaning = case.meaning
+    if meaning.complete:
+        seen = [code for code in range(1, FIRST_UNION) if len(centers[code])]
+        meaning = replace(meaning, annotated=tuple(seen))
+    return _Source(case.case.name, image, label, pseudo, place, mean.astype(np.float32), centers, meaning, anatomy)
 
 
 def _tissues(image: np.ndarray, label: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -191,21 +245,21 @@ def _tissues(image: np.ndarray, label: np.ndarray, known: np.ndarray) -> np.ndar
     return tissue
 
 
-def _centre(source: _Source, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return a voxel to centre a patch on, each label as likely as any other; patches stay in the volume."""
-    present = [code for code, voxels in enumerate(source.centres) if len(voxels) and code < FIRST_UNION]
-    voxels = source.centres[present[rng.integers(len(present))]]
-    centre = np.array(np.unravel_index(voxels[rng.integers(len(voxels))], source.label.shape), float)
-    half, last = np.array(shape) / 2, np.array(source.label.shape) - 1.0
+def _center(source: _Source, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return the point to center a patch on, near a voxel of a structure, each as likely as any other, or anywhere."""
+    size, sides = np.array(source.label.shape), np.array(shape)
+    present = [code for code, voxels in enumerate(source.centers) if len(voxels) and code not in (0, IGNORE)]
+    if not present or rng.random() < _ANYWHERE:
+        center = rng.uniform(0, size)
+    else:
+        voxels = source.centers[present[rng.integers(len(present))]]
+        center = np.array(np.unravel_index(voxels[rng.integers(len(voxels))], source.label.shape), float)
+        center += rng.uniform(-_JITTER, _JITTER, 3) * sides
+    half, last = sides * (0.5 - _OVERHANG), size - 1.0
     low, high = np.minimum(half, last / 2), np.maximum(last - half, last / 2)
-    return np.clip(centre, low, high)
+    return np.clip(center, low, high)
 
 
 def _scaled(image: np.ndarray, model: ModelConfig) -> np.ndarray:
     low, high = model.intensity_range
     return np.clip((image - low) / (high - low), 0.0, 1.0).astype(np.float32)
-
-
-def _meaning(source: _Source, lesions: Sequence[int]) -> LabelMeaning:
-    classes = np.flatnonzero([len(voxels) > 0 for voxels in source.centres[:FIRST_UNION]])
-    return LabelMeaning(source.unions, tuple(sorted({*classes[classes > 0].tolist(), *lesions})), complete=True)
