@@ -68,6 +68,15 @@ class Branches:
         vectors = self.vectors([index for one in prompts for index in one])
         return union_logits(vectors, features.float(), [len(one) for one in prompts])
 
+    def logits_at(self, features: torch.Tensor, voxels: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+        """Return the scores of all classes at some voxels, float32 [N, K].
+
+        :param features: the class features.
+        :param voxels: [N], flat indices.
+        """
+        rows = features.movedim(0, -1).reshape(-1, features.shape[0])[voxels]
+        return rows.float() @ self.vectors(classes).float().T
+
     def click_logits(self, features: torch.Tensor, objects: Sequence[PromptObject]) -> torch.Tensor:
         """Return the scores of clicked objects, [B, x, y, z].
 

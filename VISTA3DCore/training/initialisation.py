@@ -41,3 +41,17 @@ def _compare_positions(attention: nn.Module) -> None:
         projection.weight.mul_(0.2)
         projection.weight[torch.arange(inner), picked] += _SHARPNESS
         projection.bias.zero_()
+
+
+@torch.no_grad()
+def expect_background(network: nn.Module, image: torch.Tensor, score: float = -5.0) -> None:
+    """Let every class score about ``score`` everywhere, so that background, which scores 0, is what a voxel begins as.
+
+    Class scores have no bias. Without this, hundreds of steps go by in which the features grow until all classes are
+    denied everywhere, and it takes thousands to undo that.
+
+    :param image: [1, 1, i, j, k], a patch as training sees it.
+    """
+    _, features = network.image_encoder(image, with_point=False, with_label=True)
+    mean = network.class_head.image_post_mapping(features).mean((0, 2, 3, 4))
+    network.class_head.mlp[-1].bias.copy_(score * mean / mean.square().sum())

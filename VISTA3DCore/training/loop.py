@@ -23,7 +23,7 @@ from VISTA3DCore.training.checkpointing import RunFolder
 from VISTA3DCore.training.curves import Curves
 from VISTA3DCore.training.distillation import Teacher
 from VISTA3DCore.training.fitting import memory_told
-from VISTA3DCore.training.initialisation import localise_attention
+from VISTA3DCore.training.initialisation import expect_background, localise_attention
 from VISTA3DCore.training.judging import Judge
 from VISTA3DCore.training.objective import Losses, Objective
 from VISTA3DCore.training.parts import freeze, parameter_groups
@@ -220,6 +220,8 @@ class Trainer:
             network.load_state_dict(dict(self.task.start))
         else:
             localise_attention(network.point_head)
+            if self.recipe.loss.dense:
+                expect_background(network, torch.as_tensor(self.task.samples[0].patch.image)[None, None])
         freeze(network, self.recipe.frozen)
         return accelerate(network, self.processes.device)
 

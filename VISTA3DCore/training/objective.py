@@ -9,6 +9,7 @@ import torch
 
 from VISTA3DCore.training.branches import Branches
 from VISTA3DCore.training.datasets import IGNORE
+from VISTA3DCore.training.dense import dense_loss, dense_targets
 from VISTA3DCore.training.distillation import Lesson, Teacher
 from VISTA3DCore.training.losses import map_loss, prompt_loss
 from VISTA3DCore.training.prompts import PromptConfig, PromptObject, next_prompts
@@ -41,8 +42,11 @@ class Objective:
         image, asked, clicked = self._image(sample), *self._chosen(sample, rng)
         lesson = self._teacher.lesson(image, sample.patch, bool(clicked), rng) if self._teacher else None
         clicked = clicked + (lesson.clicked if lesson else [])
-        click_features, features = self._branches.encoded(image, bool(clicked), bool(asked or lesson))
-        losses = self._automatic(features, asked, sample, lesson)
+        dense = self._loss.dense > 0
+        click_features, features = self._branches.encoded(image, bool(clicked), bool(asked or lesson or dense))
+        losses = self._automatic(features, [] if dense else asked, sample, lesson)
+        if dense:
+            losses["dense"] = self._dense(features, sample, rng)
         values = {name: loss.item() for name, loss in losses.items()}
         roots = [(self._scaled(name, loss, share), None) for name, loss in losses.items()]
         if clicked:
@@ -95,6 +99,12 @@ class Objective:
             logits = self._branches.class_logits(features, [(index,) for index in lesson.classes])
             losses["old"] = prompt_loss(logits, lesson.answers, lesson.valid)
         return losses
+
+    def _dense(self, features: torch.Tensor, sample: Sample, rng: np.random.Generator) -> torch.Tensor:
+        """Return the loss over all classes of the model at some voxels."""
+        recipe, classes = self._loss, self._prompts.classes
+        targets = dense_targets(sample.patch, classes, recipe.dense, recipe.pseudo_weight, rng).to(features.device)
+        return dense_loss(self._branches.logits_at(features, targets.voxels, classes), targets, recipe.dense_binary)
 
     def _scaled(self, name: str, loss: torch.Tensor, share: float) -> torch.Tensor:
         factor = {"map": self._loss.map, "old": self._loss.distillation}.get(name, 1.0)

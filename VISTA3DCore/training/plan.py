@@ -100,7 +100,7 @@ def planned(
         recipe=recipe,
         model=model,
         steps=steps,
-        samples=Samples(source, prompts, recipe.seed),
+        samples=Samples(source, None if _dense_alone(recipe) else prompts, recipe.seed),
         prompts=prompts,
         validation=_validation(recipe, model, held_out, prompts, choices.cache),
         start=None if start is None else start.weights,
@@ -231,6 +231,11 @@ def _synthetic(recipe: Recipe, store: CaseStore) -> SyntheticAnatomy | None:
     told = [n for n, case in enumerate(store.cases) if case.complete or (recipe.data.synthetic_partial and _maps(case))]
     chosen = np.random.default_rng(recipe.seed).permutation(told)[: recipe.data.synthetic_sources]
     return SyntheticAnatomy([store[number] for number in sorted(chosen.tolist())], store.model)
+
+
+def _dense_alone(recipe: Recipe) -> bool:
+    """Return whether nothing is asked for or clicked, as all classes are learned at once."""
+    return recipe.loss.dense > 0 and recipe.prompts.drop_clicks == 1 and recipe.prompts.drop_label == 0
 
 
 def _maps(case: Case) -> bool:

@@ -72,6 +72,10 @@ class DataRecipe:
 class LossRecipe:
     """What is minimised besides Dice + cross-entropy per prompt, which always is.
 
+    :param dense: share of the voxels of a patch at which all classes and background are told apart, instead of asking
+        for some classes; 0: classes are asked for. Every annotated class is a negative wherever it is not.
+    :param dense_binary: there, weight of the cross-entropy of each class by itself.
+    :param pseudo_weight: there, weight of voxels that only a prediction labels.
     :param map: weight of the cross-entropy of the displayed label map, in completely annotated cases.
     :param click_objects: objects of a patch that are clicked at most; None for all that have clicks.
     :param click_voxels: smaller objects are not clicked: remains at the border teach nothing.
@@ -81,6 +85,9 @@ class LossRecipe:
     :param distilled_objects: of these, how many are clicked in a patch.
     """
 
+    dense: float = 0.0
+    dense_binary: float = 0.05
+    pseudo_weight: float = 0.3
     map: float = 0.0
     click_objects: int | None = None
     click_voxels: int = 1

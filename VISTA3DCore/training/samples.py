@@ -33,15 +33,18 @@ class Samples(Dataset):
     """The samples of a run. A sample depends on the seed and its number alone; safe to hand to loading processes.
 
     :param source: ``TRIES`` patches for each sample.
+    :param prompts: what is asked for; None: nothing, all classes are learned at once.
     """
 
-    def __init__(self, source: PatchSource, prompts: PromptConfig, seed: int) -> None:
+    def __init__(self, source: PatchSource, prompts: PromptConfig | None, seed: int) -> None:
         self._source, self._prompts, self._seed = source, prompts, seed
 
     def __len__(self) -> int:
         return len(self._source) // TRIES
 
     def __getitem__(self, number: int) -> Sample:
+        if self._prompts is None:
+            return Sample(self._source[number * TRIES], [], number)
         for attempt in range(TRIES):
             patch = self._source[number * TRIES + attempt]
             rng = np.random.default_rng((self._seed, number, attempt, 2))
