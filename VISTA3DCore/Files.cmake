@@ -166,6 +166,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/backends/torch_backend.py
   VISTA3DCore/network/backends/torch_bfloat16.py
   VISTA3DCore/network/checkpoints.py
+  VISTA3DCore/network/claims.py
   VISTA3DCore/network/click_head.py
   VISTA3DCore/network/config.py
   VISTA3DCore/network/digests.py
