@@ -175,6 +175,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/network/hub.py
   VISTA3DCore/network/mapped_weights.py
   VISTA3DCore/network/model_folder.py
+  VISTA3DCore/network/offer.py
   VISTA3DCore/network/registry.py
   VISTA3DCore/network/sidecar.py
   VISTA3DCore/network/store.py
