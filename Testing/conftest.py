@@ -51,3 +51,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_checkpoint(path, config, build_network(config).state_dict())
     return path
+
+
+@pytest.fixture(scope="session")
+def claiming_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the tiny model with claims: it offers the liver and, by painted CTs alone, the right kidney."""
+    from VISTA3DCore.network.claims import Claim, Claims, with_claims
+
+    figures = {
+        1: Claim(0.912, 24, False),
+        3: Claim(0.41, 22, False),
+        5: Claim(0.62, 20, True),
+        14: Claim(0.3, 20, True),
+    }
+    path = tmp_path_factory.mktemp("claiming") / "claiming.safetensors"
+    shutil.copy(tiny_model, path)
+    with_claims(path, Claims(0.5, figures))
+    return path

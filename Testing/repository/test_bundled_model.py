@@ -19,7 +19,7 @@ CT = catalogue()
 
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
-    return Segmenter.from_pretrained("mini", device="cpu")
+    return Segmenter.from_pretrained("mini", device="cpu", claimed_only=False)
 
 
 @pytest.fixture(scope="module")

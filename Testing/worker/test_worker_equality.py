@@ -213,6 +213,32 @@ class TestWithOverlaps:
             session.segment("liver")
 
 
+def test_claims_are_reported_and_limit_what_is_segmented(engine, phantom, claiming_model):
+    local = Segmenter.from_pretrained(claiming_model)
+    loaded = engine.load(str(claiming_model))
+    assert (loaded.available, loaded.trained) == (local.available, local.trained) == ((1, 5), (1, 3, 5, 14, 23))
+    assert loaded.claims.threshold == local.claims.threshold
+    assert {int(index): vars(claim) for index, claim in loaded.claims.structures.items()} == {
+        index: vars(claim) for index, claim in local.claims.structures.items()
+    }
+    with engine.open(phantom, str(claiming_model)) as remote, local.open(phantom) as session:
+        with pytest.raises(UnknownStructureError) as expected:
+            session.segment("spleen")
+        with pytest.raises(UnknownStructureError) as found:
+            remote.segment("spleen")
+        assert str(found.value) == str(expected.value)
+        for opened in (session, remote):
+            with pytest.warns(UserWarning, match="Left out of 'kidney': left kidney; it needs the full model"):
+                assert [structure.name for structure in opened.segment("kidney").structures] == ["right kidney"]
+        clicks = [Click(centre_of(phantom))]
+        assert_same_click(remote.click("spleen", clicks), session.click("spleen", clicks))
+
+
+def test_a_model_without_claims_offers_what_it_was_trained_for(engine, tiny_model):
+    loaded = engine.load(str(tiny_model))
+    assert (loaded.claims, loaded.available) == (None, loaded.trained)
+
+
 def test_warnings_and_errors_of_opening(engine, phantom, tiny_model):
     flat = Volume(phantom.array.clip(-150, None), phantom.affine, "flat")
     with pytest.warns(UserWarning, match="lowest value is -150"):

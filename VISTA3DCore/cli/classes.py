@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,12 +10,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
+from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.cli.console import out, print_json, say
 from VISTA3DCore.errors import UnknownStructureError
 
 if TYPE_CHECKING:
-    from VISTA3DCore.network.config import ModelConfig
+    from VISTA3DCore.network.claims import Claim
+    from VISTA3DCore.network.offer import Offer
 
 
 def classes(
@@ -25,14 +27,15 @@ def classes(
         str, typer.Option("--group", "-g", metavar="GROUP", help="One branch of the tree, e.g. 'vessels', 'ribs'.")
     ] = "",
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="Only what this model knows.")
+        str, typer.Option("--model", "-m", metavar="NAME|FILE", help="Only what this model offers.")
     ] = "vista3d-ct",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """List the structures that can be segmented: index, name, group, synonyms.
 
     Wherever a structure is asked for, its index, its name or any synonym will do; upper and lower case, spaces,
-    hyphens and underscores do not matter. The names of groups stand for all their members.
+    hyphens and underscores do not matter. The names of groups stand for all their members. Where a model carries the
+    figures of its validation, they are listed: mean Dice (n patients), 'painted' if validated on painted CTs alone.
 
     **Examples**
 
@@ -40,37 +43,53 @@ def classes(
     - `vista3d classes --group vessels`
     - `vista3d classes --model mini --json`
     """
-    labels, available = label_set(model)
-    structures = [s for s in _selected(labels, search, group) if available is None or s.index in available]
+    offer = offer_of(model)
+    selected = _selected(offer.catalogue, search, group)
+    structures = [structure for structure in selected if _is_offered(structure, offer)]
     if as_json:
-        print_json([_as_dict(structure) for structure in structures])
-    elif structures:
-        out.print(_table(labels, structures))
-        say(_summary(labels, structures))
-    else:
+        print_json([_as_dict(structure, _claim(structure, offer)) for structure in structures])
+        return
+    if structures:
+        out.print(_table(offer, structures))
+        say(_summary(offer.catalogue, structures))
+    elif not selected:
         say(f"Nothing fits '{search or group}'; try fewer letters.")
+    if offer.claims is not None and (more := _count_of_others(selected, offer)):
+        need = "needs" if more == 1 else "need"
+        say(f"{more} more {need} the full model: vista3d models download {offer.config.label_set}")
 
 
-def label_set(model: str) -> tuple[Catalogue, frozenset[int] | None]:
-    """Return the catalogue of a model and the indices that it knows, None for all.
+def offer_of(model: str) -> Offer:
+    """Return what can be asked of a model by name; the network is not loaded.
 
-    :raises ModelError: if they are in the model's file, and that is not here or cannot be used.
+    :raises ModelError: if that is stored in the model's file, and the file is not here or cannot be used.
     """
-    config = _config(model)
-    return catalogue(config.label_set), None if config.classes is None else frozenset(config.classes)
-
-
-def _config(model: str) -> ModelConfig:
+    from VISTA3DCore.network.claims import read_claims
+    from VISTA3DCore.network.offer import Offer
     from VISTA3DCore.network.registry import REGISTRY
-
-    if model in REGISTRY and (config := REGISTRY[model].config) is not None:
-        return config
     from VISTA3DCore.network.store import ModelStore
 
-    path = ModelStore().resolve(model)
+    store = ModelStore()
+    if model in REGISTRY and (config := REGISTRY[model].config) is not None:
+        path = store.status(model).path
+        return Offer(config, None if path is None else read_claims(path))
+    path = store.resolve(model)
     from VISTA3DCore.network.checkpoints import inspect_checkpoint
 
-    return inspect_checkpoint(path)[0]
+    return Offer(inspect_checkpoint(path)[0], read_claims(path))
+
+
+def _is_offered(structure: Structure, offer: Offer) -> bool:
+    unlimited = offer.claims is None and offer.config.classes is None
+    return unlimited or structure.index in offer.available
+
+
+def _claim(structure: Structure, offer: Offer) -> Claim | None:
+    return None if offer.claims is None else offer.claims.structures[structure.index]
+
+
+def _count_of_others(structures: list[Structure], offer: Offer) -> int:
+    return sum(not structure.is_group and structure.index not in offer.available for structure in structures)
 
 
 def _selected(labels: Catalogue, search: str, group: str) -> list[Structure]:
@@ -83,7 +102,7 @@ def _selected(labels: Catalogue, search: str, group: str) -> list[Structure]:
     return [structure for structure in found if structure.group == key]
 
 
-def _as_dict(structure: Structure) -> dict[str, Any]:
+def _as_dict(structure: Structure, claim: Claim | None) -> dict[str, Any]:
     return {
         "index": structure.index,
         "name": structure.name,
@@ -95,19 +114,28 @@ def _as_dict(structure: Structure) -> dict[str, Any]:
         "overlapping": structure.overlapping,
         "members": list(structure.members),
         "color": list(structure.color),
+        "validation": None if claim is None else asdict(claim),
     }
 
 
-def _table(labels: Catalogue, structures: list[Structure]) -> Table:
+def _table(offer: Offer, structures: list[Structure]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("index", justify="right", style="cyan")
+    table.add_column("index", justify="right", style="cyan", min_width=5)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("group", no_wrap=True)
+    if offer.claims is not None:
+        table.add_column("Dice (n)", no_wrap=True)
     table.add_column("synonyms and remarks", style="dim")
     for structure in structures:
-        remarks = "; ".join(filter(None, [", ".join(structure.synonyms), _remark(labels, structure)]))
-        table.add_row(str(structure.index), structure.name, structure.group, escape(remarks))
+        remarks = "; ".join(filter(None, [", ".join(structure.synonyms), _remark(offer.catalogue, structure)]))
+        claim = _claim(structure, offer)
+        figure = [] if claim is None else [_in_words(claim)]
+        table.add_row(str(structure.index), structure.name, structure.group, *figure, escape(remarks))
     return table
+
+
+def _in_words(claim: Claim) -> str:
+    return f"{claim.dice:.2f} ({claim.cases}{' painted' if claim.painted else ''})"
 
 
 def _remark(labels: Catalogue, structure: Structure) -> str:

@@ -298,7 +298,7 @@ def _hit(session: Session | RemoteSession, name: str, clicks: list[Click]) -> St
 
 
 def _warn_of_unknown(structure: Structure | None, segmenter: engine.Loaded) -> None:
-    if structure is not None and structure.index not in segmenter.available:
+    if structure is not None and structure.index not in segmenter.trained:
         sentence = f"The model was not trained for '{structure.name}'; it is treated as a new object."
         warnings.warn(sentence, UserWarning, stacklevel=2)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from VISTA3DCore.cli.classes import label_set
+from VISTA3DCore.cli.classes import offer_of
 from VISTA3DCore.cli.console import say
 from VISTA3DCore.errors import ModelError
 from VISTA3DCore.progress import Progress
@@ -90,13 +90,13 @@ class Wishes:
         """Find misspelt names and a missing model before the image is read or the network loaded.
 
         :param clicks: whether structures are clicked; then the model need not know them.
-        :raises UnknownStructureError: for an unknown or unusable structure, or one that the model does not know.
+        :raises UnknownStructureError: for an unknown or unusable structure, or one that the model does not offer.
         :raises ModelError: if the model is not on this computer.
         """
         from VISTA3DCore.network.store import ModelStore
 
-        labels, available = label_set(self.model)
-        labels.resolve(self.classes, None if clicks else available)
+        offer = offer_of(self.model)
+        (offer.catalogue if clicks else offer).resolve(self.classes)
         ModelStore().resolve(self.model)
 
 
@@ -161,12 +161,11 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     if wishes.roi is not None:
         wishes.roi.voxel_box(volume.affine, volume.shape)
     with loaded(wishes, progress.part(0.0, 0.03)) as segmenter:
-        structures = segmenter.catalogue.resolve(wishes.classes, available=segmenter.available)
         if not quiet:
             say_where(segmenter)
         with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
             segmentation = session.segment(
-                structures,
+                wishes.classes,
                 preset=wishes.preset,
                 restoration=wishes.restoration,
                 roi=wishes.roi,

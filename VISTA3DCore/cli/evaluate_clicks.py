@@ -199,7 +199,8 @@ def _measure(source: _Source, plan: Plan, model: str, device: str, progress: Pro
     from VISTA3DCore.evaluation.study import evaluate_case, evaluate_cases
     from VISTA3DCore.inference.segmenter import Segmenter
 
-    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress.part(0.0, 0.03))
+    part = progress.part(0.0, 0.03)
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=part, claimed_only=False)
     cases = source.cases(segmenter)
     if not quiet:
         engine.say_where(segmenter)

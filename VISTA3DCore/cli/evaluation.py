@@ -87,7 +87,7 @@ def _loaded(model: str, device: str, progress: Progress, quiet: bool) -> Segment
     from VISTA3DCore.inference.segmenter import Segmenter
 
     progress.update(0.0, "Loading the model")
-    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress)
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress, claimed_only=False)
     if not quiet:
         engine.say_where(segmenter)
     return segmenter

@@ -78,7 +78,7 @@ def _prepared(
     lists = training_run.read_lists(data)
     if supervoxels:
         check_parameters(supervoxels, details=Details(), **PRESETS["paper"])
-    segmenter = Segmenter.from_pretrained(model, device) if model else None
+    segmenter = Segmenter.from_pretrained(model, device, claimed_only=False) if model else None
     reliability = Reliability(agreement=agreement)
     parts = [progress.part(number / len(lists), (number + 1) / len(lists)) for number in range(len(lists))]
     return [

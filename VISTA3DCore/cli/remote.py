@@ -23,7 +23,7 @@ class RemoteSegmenter:
         self._client, self._asked = client, asked
         loaded = client.load(**asked, progress=progress)
         self.catalogue: Catalogue = catalogue(loaded.label_set)
-        self.available, self.provenance = loaded.available, loaded.provenance
+        self.trained, self.provenance = loaded.trained or loaded.available, loaded.provenance
         self.device, self.device_reason = loaded.device, loaded.device_reason
         self.runtime, self.precision, self.runtime_reason = loaded.runtime, loaded.precision, loaded.runtime_reason
 

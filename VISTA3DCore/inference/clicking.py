@@ -49,7 +49,7 @@ class Clicking:
     """Clicks on one opened volume.
 
     :param backend: runs the network.
-    :param catalogue: gives meaning to names; :param available: the classes that the model was trained for.
+    :param catalogue: gives meaning to names; :param trained: the classes that the model was trained for.
     :param grid: what the network sees of the volume.
     :param target_affine: of the input grid; :param target_shape: its shape.
     :param cache: keeps encoded windows, in ``dtype``.
@@ -60,7 +60,7 @@ class Clicking:
         self,
         backend: Backend,
         catalogue: Catalogue,
-        available: tuple[int, ...],
+        trained: tuple[int, ...],
         grid: ModelGrid,
         target_affine: np.ndarray,
         target_shape: Shape,
@@ -69,7 +69,7 @@ class Clicking:
     ) -> None:
         if not backend.config.click_branch:
             raise ModelError(f"The model '{backend.config.name}' was not trained for clicks; use vista3d-ct for them.")
-        self._backend, self._catalogue, self._available, self._grid = backend, catalogue, available, grid
+        self._backend, self._catalogue, self._trained, self._grid = backend, catalogue, trained, grid
         grids = ParallelGrids(target_affine, target_shape, grid.affine, grid.shape)
         self.interaction = Interaction(ClickEncoder(backend, grid.image, cache, dtype), grids)
         self._hits: dict[tuple, Structure] = {}
@@ -122,7 +122,7 @@ class Clicking:
         members = self._catalogue.resolve(structure)
         if len(members) == 1:
             return members[0]
-        known = tuple(one for one in members if one.index in self._available)
+        known = tuple(one for one in members if one.index in self._trained)
         if not known:
             raise InputError(f"None of the structures of '{structure}' is in the model '{self._backend.config.name}'.")
         key = (tuple(one.index for one in known), tuple(position))
@@ -139,7 +139,7 @@ class Clicking:
 
     def _answer(self, target: Structure | None, request: ClickRequest, progress: Progress) -> ScoreMap:
         # A structure of the catalogue that this model never saw is as new to it as any other object.
-        zero_shot = target is None or target.index not in self._available
+        zero_shot = target is None or target.index not in self._trained
         special = target is not None and target.special_click_tokens and not zero_shot
         return self.interaction.answer(request, special, zero_shot, progress)
 

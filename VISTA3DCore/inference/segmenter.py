@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import VISTA3DCore
-from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
+from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.devices import choose_device
 from VISTA3DCore.inference.preprocessing import check_input, preprocess
 from VISTA3DCore.network.backends.selection import Backend, choose_backend
+from VISTA3DCore.network.claims import Claims, read_claims
 from VISTA3DCore.network.config import ModelConfig
+from VISTA3DCore.network.offer import Offer
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ class Segmenter:
     :param backend: the runtime that holds the network.
     :param device_reason: why this device was chosen, for people; :param runtime_reason: likewise.
     :param provenance: facts about the weights that every result carries.
+    :param claims: limit what is offered by name; None: everything that was trained is offered.
     """
 
     def __init__(
@@ -39,12 +42,13 @@ class Segmenter:
         device_reason: str = "as asked for",
         provenance: dict[str, str] | None = None,
         runtime_reason: str = "as asked for",
+        claims: Claims | None = None,
     ) -> None:
         self.backend = backend
         self.device_reason, self.runtime_reason = device_reason, runtime_reason
         how = {"runtime": backend.runtime, "precision": backend.precision, "version": VISTA3DCore.__version__}
         self.provenance = {"model": backend.config.name, **(provenance or {}), **how}
-        self.catalogue: Catalogue = catalogue(backend.config.label_set)
+        self.offer = Offer(backend.config, claims)
 
     @classmethod
     def from_pretrained(
@@ -54,6 +58,7 @@ class Segmenter:
         progress: ProgressLike = None,
         runtime: str = "auto",
         precision: str = "auto",
+        claimed_only: bool = True,
     ) -> Segmenter:
         """Load a model by name (``vista3d-ct``, ``vista3d-ctmr``, ``mini``) or from a file.
 
@@ -62,6 +67,8 @@ class Segmenter:
         :param device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         :param runtime: ``auto``, ``torch``, ``openvino``, ``cuda``.
         :param precision: ``auto``, ``float32``, ``bfloat16``, ``float16``.
+        :param claimed_only: offer what the model's file claims; False offers everything that was trained, e.g. to
+            validate it.
         :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there.
         :raises InputError: if there is no such runtime or precision.
         """
@@ -74,8 +81,9 @@ class Segmenter:
         path = store.resolve(name_or_path)
         progress.update(0.0, "Loading the model", path.name)
         config, _ = inspect_checkpoint(path)
+        claims = read_claims(path) if claimed_only else None
         backend, reason = choose_backend(lambda: _network(path, config), config, choice.device, runtime, precision)
-        segmenter = cls(backend, choice.reason, store.provenance(name_or_path), reason)
+        segmenter = cls(backend, choice.reason, store.provenance(name_or_path), reason, claims)
         progress.update(1.0, "Loading the model", path.name)
         return segmenter
 
@@ -111,11 +119,24 @@ class Segmenter:
         return self.backend.precision
 
     @property
+    def catalogue(self) -> Catalogue:
+        """The label set that gives meaning to the model's indices."""
+        return self.offer.catalogue
+
+    @property
+    def claims(self) -> Claims | None:
+        """What the model claims to segment well; None where nothing is recorded, or claims were left aside."""
+        return self.offer.claims
+
+    @property
+    def trained(self) -> tuple[int, ...]:
+        """Indices of the structures that the model was trained for; clicks know all of them."""
+        return self.offer.trained
+
+    @property
     def available(self) -> tuple[int, ...]:
-        """Indices of the structures that the model was trained for."""
-        if self.config.classes is not None:
-            return self.config.classes
-        return tuple(one.index for one in self.catalogue if one.supported and not one.is_group)
+        """Indices of the structures that can be segmented by name: those claimed, or else all that were trained."""
+        return self.offer.available
 
     def free_caches(self) -> None:
         """Give back memory that the runtime keeps to be faster the next time."""

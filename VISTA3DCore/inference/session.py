@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
@@ -24,6 +25,7 @@ from VISTA3DCore.inference.region import to_region
 from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter
 from VISTA3DCore.inference.segmenting import AutomaticRequest, AutomaticRuns, Results
 from VISTA3DCore.inference.windows import find_preset
+from VISTA3DCore.network.offer import listed
 from VISTA3DCore.progress import Progress
 
 Structures = str | int | Structure | Iterable[str | int | Structure]
@@ -92,7 +94,8 @@ class Session:
     ) -> Segmentation:
         """Segment structures; one network pass per preset and region, none while its features are retained.
 
-        :param structures: names, synonyms, indices, groups, or ``everything``.
+        :param structures: names, synonyms, indices, groups, or ``everything``; a warning says which members of a group
+            are left out because the model does not claim them.
         :param preset: ``bundle`` (overlap 0.25, constant blending) or ``paper`` (0.625, gaussian).
         :param restoration: ``nearest`` (labels by nearest neighbour, as the reference) or ``smooth`` (winner of the
             trilinearly interpolated scores on the input grid).
@@ -106,14 +109,17 @@ class Session:
         :param on_partial: is called with coarse labels first, then after each window, from this thread; the final
             result is the same as without it. Not called where the features are retained.
         :param order_from: a place (RAS mm); with ``on_partial``, windows around its slice run first.
-        :raises UnknownStructureError: if a structure is unknown or not in the model.
+        :raises UnknownStructureError: if a structure is unknown, or the model does not offer it.
         :raises InputError: if an option is unknown or the region lies outside the volume.
         :raises Cancelled: if ``progress`` was cancelled; the session is as before.
         """
         self._require_open()
-        wanted = self._segmenter.catalogue.resolve(structures, self._segmenter.available)
+        items = listed(structures)
+        wanted = self._segmenter.offer.resolve(items)
         if not wanted:
             raise InputError("No structure was asked for; name at least one, or 'everything'.")
+        for sentence in self._segmenter.offer.left_out(items):
+            warnings.warn(sentence, UserWarning, stacklevel=2)
         shown = on_partial and (lambda part: on_partial(Partial(part.fraction, lambda: finished(part.results()))))
         request = AutomaticRequest(
             wanted,
@@ -138,10 +144,12 @@ class Session:
     ) -> np.ndarray:
         """Return a structure's scores (logits, float32) on the model grid, see :attr:`model_grid`.
 
+        Claims do not apply: scores are for clicks and for experts.
+
         :raises InputError: if several structures are meant, e.g. by a group.
         """
         self._require_open()
-        wanted = self._segmenter.catalogue.resolve(structure, self._segmenter.available)
+        wanted = self._segmenter.catalogue.resolve(structure, self._segmenter.trained)
         if len(wanted) != 1:
             raise InputError(f"Scores are given for one structure at a time; '{structure}' means {len(wanted)}.")
         vector = self._segmenter.backend.class_matrix([wanted[0].index])[0]
@@ -237,7 +245,7 @@ class Session:
         segmenter = self._segmenter
         cache = click_cache(segmenter.device, self._click_cache_bytes)
         place = self._grid, self._affine, self._shape
-        return Clicking(segmenter.backend, segmenter.catalogue, segmenter.available, *place, cache, self._click_dtype)
+        return Clicking(segmenter.backend, segmenter.catalogue, segmenter.trained, *place, cache, self._click_dtype)
 
     def _automatic_answer(self, structure: Target, progress: Progress) -> ScoreMap:
         if structure is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from VISTA3DCore.errors import ModelError, OfflineError
 from VISTA3DCore.network import acquisition
+from VISTA3DCore.network.claims import read_claims
 from VISTA3DCore.network.digests import digest_file
 from VISTA3DCore.network.downloads import is_offline, require_network
 from VISTA3DCore.network.model_folder import SUFFIXES, ModelFolder, disk_errors, stamp
@@ -189,6 +190,7 @@ class ModelStore:
 
         path, progress = Path(path).expanduser(), Progress.of(progress)
         config, stored = inspect_checkpoint(path)
+        read_claims(path)  # damaged ones are refused now, not at the first use
         brought = read_sidecar(path)
         known = config if stored else None
         name = name or brought.get("name") or acquisition.identified(path, known, self._registry, progress)

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +23,8 @@ from VISTA3DCore.worker.growing import Growing
 from VISTA3DCore.worker.protocol import (
     PROTOCOL_VERSION,
     ArrayRef,
+    ClaimInfo,
+    ClaimsInfo,
     ClickAnswer,
     ClickParams,
     CloseParams,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.imaging.segmentation import Partial, Segmentation
     from VISTA3DCore.inference.segmenter import Segmenter
     from VISTA3DCore.inference.session import Session
+    from VISTA3DCore.network.claims import Claims
 
 Answer = TypeVar("Answer")
 
@@ -183,6 +186,8 @@ class Handlers:
             segmenter.runtime,
             segmenter.precision,
             segmenter.runtime_reason,
+            segmenter.trained,
+            _claims_info(segmenter.claims),
         )
 
     def _model(self, params: LoadParams | OpenParams, progress: Progress) -> Segmenter:
@@ -304,6 +309,13 @@ def _load(model: str, device: str, progress: Progress, runtime: str, precision: 
     from VISTA3DCore.inference.segmenter import Segmenter
 
     return Segmenter.from_pretrained(model, device, progress, runtime, precision)
+
+
+def _claims_info(claims: Claims | None) -> ClaimsInfo | None:
+    if claims is None:
+        return None
+    figures = claims.structures.items()
+    return ClaimsInfo(claims.threshold, {str(index): ClaimInfo(**asdict(claim)) for index, claim in figures})
 
 
 def _known_models() -> tuple[ModelInfo, ...]:

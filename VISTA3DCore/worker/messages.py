@@ -125,11 +125,29 @@ class LoadParams(Params):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LoadResult(Result):
-    """``available``: what the model was trained for, as indices of the catalogue ``label_set``.
+class ClaimInfo(Message):
+    """See :class:`VISTA3DCore.network.claims.Claim`."""
 
-    ``provenance``: what every result of the model carries; ``runtime``, ``precision``: what really runs the network,
-    empty from engines that do not tell.
+    dice: float
+    cases: int
+    painted: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ClaimsInfo(Message):
+    """See :class:`VISTA3DCore.network.claims.Claims`; ``structures``: figures by index."""
+
+    threshold: float
+    structures: dict[str, ClaimInfo]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadResult(Result):
+    """``available``: what can be segmented by name, as indices of the catalogue ``label_set``.
+
+    ``trained``: what the model was trained for, all of which can be clicked; ``claims``: the figures of its validation,
+    None where nothing is recorded; ``provenance``: what every result of the model carries; ``runtime``, ``precision``:
+    what really runs the network. ``trained`` and the last two are empty from engines that do not report them.
     """
 
     model: str
@@ -142,6 +160,8 @@ class LoadResult(Result):
     runtime: str = ""
     precision: str = ""
     runtime_reason: str = ""
+    trained: tuple[int, ...] = ()
+    claims: ClaimsInfo | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -25,6 +25,8 @@ from VISTA3DCore.worker.errors import (
 from VISTA3DCore.worker.messages import (
     ArrayRef,
     CancelParams,
+    ClaimInfo,
+    ClaimsInfo,
     ClickAnswer,
     ClickParams,
     ClientInfo,
@@ -80,6 +82,8 @@ __all__ = [
     "PROTOCOL_VERSION",
     "ArrayRef",
     "CancelParams",
+    "ClaimInfo",
+    "ClaimsInfo",
     "ClickAnswer",
     "ClickParams",
     "ClientInfo",

@@ -182,7 +182,7 @@ class OurSide:
 def _loaded(name: SideName, scene: Scene) -> Segmenter:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        wishes = {"runtime": name.runtime, "precision": name.precision}
+        wishes = {"runtime": name.runtime, "precision": name.precision, "claimed_only": False}
         segmenter = Segmenter.from_pretrained(scene.model, device=scene.device, **wishes)
     for asked, chosen in ((name.runtime, segmenter.runtime), (name.precision, segmenter.precision)):
         if asked not in ("auto", chosen):
