@@ -235,6 +235,8 @@ def test_a_full_disk_is_one_sentence(under_test: EngineUnderTest) -> None:
         "The model 'x' comes under the L; read it (`vista3d models licence x`, http://x.y) and, if you agree, repeat "
         "with --accept-licence (in Python: accept_licence=True).",
         "'f' is a VISTA3D model but does not say which; name it with --name (one of a, b).",
+        "The model 'mini' cannot segment 'x' (Dice 0.41 in validation) well enough; nearest to it, it offers y and z. "
+        "Use the full model: `vista3d models download vista3d-ct`.",
         "'f' is the model 'm', which need not be imported: use it by its path (--model f).",
     ],
 )

@@ -10,11 +10,13 @@ import pytest
 from engine_helpers import EngineUnderTest, running_engine
 from engine_processes import is_alive, wait_until
 from local_hub import COMMIT, Hub, Served
-from logic_helpers import Heard, assert_sentence
+from logic_helpers import Heard, MemoryStore, assert_sentence
 
 from VISTA3DCore.network.registry import REGISTRY
 from VISTA3DSegmentLib.logic.housekeeping import Housekeeping
 from VISTA3DSegmentLib.logic.models import LoadedModel, ModelManager
+from VISTA3DSegmentLib.logic.settings import Settings
+from VISTA3DSegmentLib.logic.structures import StructureChoice
 
 NAME = "vista3d-ct"
 ENTRY = REGISTRY[NAME]
@@ -206,6 +208,19 @@ def test_the_chosen_model_tells_what_it_knows(computing: EngineUnderTest, tiny_m
     assert (loaded.result.available, loaded.result.label_set) == ((1, 3, 5, 14, 23), "vista3d-ct")
     computing.engine.stop()
     assert loaded.result is None
+
+
+def test_the_chosen_model_reports_its_claims(computing: EngineUnderTest, claiming_model: Path) -> None:
+    loaded = LoadedModel(computing.engine)
+    heard = Heard(loaded)
+    loaded.load(str(claiming_model), "cpu")
+    computing.loop.run_until(lambda: heard.any("loaded", "failed"))
+    choice = StructureChoice(Settings(MemoryStore()))
+    choice.use_model(loaded.result.label_set, loaded.result.available, loaded.result.claims)
+    choice.check_everything()
+    assert choice.checked == (1, 5)
+    assert "0.91 (24 patients)" in choice.tooltip(choice.catalogue[1])
+    assert "needs the full model" in choice.reason(choice.catalogue[3])
 
 
 def test_a_model_that_is_not_here_is_told_and_can_be_tried_again(computing: EngineUnderTest) -> None:

@@ -9,6 +9,7 @@ from logic_helpers import Heard, MemoryStore, add_transform, add_volume, assert_
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.worker.protocol import ClaimInfo, ClaimsInfo
 from VISTA3DSegmentLib.logic.settings import Settings
 from VISTA3DSegmentLib.logic.structures import ALL, NONE, SOME, Group, StructureChoice
 from VISTA3DSegmentLib.mrml.matrices import to_matrix
@@ -67,6 +68,31 @@ def test_what_the_chosen_model_does_not_know_is_unchecked_and_says_why(choice: S
     choice.use_model("vista3d-ctmr", None)
     assert choice.checked == ()
     assert choice.catalogue.name == "vista3d-ctmr"
+
+
+def test_what_the_chosen_model_does_not_claim_needs_the_full_model(choice: StructureChoice) -> None:
+    figures = {
+        str(LIVER): ClaimInfo(0.912, 24, False),
+        str(RIGHT_KIDNEY): ClaimInfo(0.62, 20, True),
+        str(PANCREAS): ClaimInfo(0.41, 22, False),
+    }
+    choice.use_model("vista3d-ct", (LIVER, PANCREAS))
+    choice.check([LIVER, PANCREAS])
+    choice.use_model("vista3d-ct", (LIVER, RIGHT_KIDNEY), ClaimsInfo(0.5, figures))
+    assert choice.checked == (LIVER,)
+    assert choice.reason(CT[LIVER]) is None
+    for index in (PANCREAS, LEFT_KIDNEY):
+        assert choice.reason(CT[index]) == "This needs the full model, see Setup."
+        assert choice.tooltip(CT[index]).endswith("This needs the full model, see Setup.")
+    assert "The chosen model's Dice in validation: 0.91 (24 patients)." in choice.tooltip(CT[LIVER])
+    assert "0.62 (20 patients, painted CTs alone)." in choice.tooltip(CT[RIGHT_KIDNEY])
+    assert "0.41 (22 patients)." in choice.tooltip(CT[PANCREAS])
+    assert "validation" not in choice.tooltip(CT[LEFT_KIDNEY])
+    choice.check_everything()
+    assert choice.checked == (LIVER, RIGHT_KIDNEY)
+    assert choice.state_of(group(choice, "organs")) == ALL
+    choice.use_model("vista3d-ct", (LIVER, RIGHT_KIDNEY))  # another model with the same structures, without claims
+    assert "another model may" in choice.reason(CT[PANCREAS])
 
 
 def test_checking_and_unchecking_is_told_when_it_changes_something(choice: StructureChoice) -> None:

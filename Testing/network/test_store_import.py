@@ -13,9 +13,11 @@ from safetensors.torch import save_file
 
 from VISTA3DCore.errors import Cancelled, LicenseNotAcceptedError, ModelError, OfflineError
 from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
+from VISTA3DCore.network.claims import Claim, Claims, read_claims, with_claims
 from VISTA3DCore.network.registry import RegistryEntry
 from VISTA3DCore.network.store import ModelStore
 from VISTA3DCore.progress import Progress
+from VISTA3DCore.worker.housekeeping import details
 
 Registry = dict[str, RegistryEntry]
 
@@ -80,6 +82,17 @@ def test_import_needs_the_licence_and_a_name(store: ModelStore, released: Path) 
     assert not store.home.exists()
     status = store.import_file(released, "narrow", accept_licence=True)
     assert (status.state, status.size) == ("present", released.stat().st_size)
+
+
+def test_an_imported_model_keeps_its_claims(store: ModelStore, released: Path, tmp_path: Path) -> None:
+    claims = Claims(0.5, {1: Claim(0.9, 24, False), 3: Claim(0.3, 24, True)})
+    path = Path(shutil.copy(released, tmp_path / "renamed.safetensors"))
+    with_claims(path, claims)
+    status = store.import_file(path, "narrow", accept_licence=True)
+    assert read_claims(status.path) == claims
+    assert details(store, "narrow").claimed == 1
+    store.import_file(released, "narrow", accept_licence=True)
+    assert details(store, "narrow").claimed is None
 
 
 def test_import_recognises_a_published_hash(store: ModelStore, released_pt: Path) -> None:

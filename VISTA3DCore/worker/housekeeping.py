@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from VISTA3DCore.errors import DeviceError
+from VISTA3DCore.errors import DeviceError, ModelError
+from VISTA3DCore.network.claims import read_claims
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.protocol import (
     DiagnoseResult,
@@ -71,7 +72,15 @@ def details(store: ModelStore, name: str) -> ModelDetails:
         bundled=entry.bundled,
         revision=entry.revision,
         label_set=entry.label_set,
+        claimed=None if status.path is None else _claimed(status.path),
     )
+
+
+def _claimed(path: Path) -> int | None:
+    with contextlib.suppress(ModelError):  # one damaged file must not hide the other models
+        claims = read_claims(path)
+        return None if claims is None else len(claims.claimed)
+    return None
 
 
 def _models(_params: NoParams, _progress: Progress) -> ModelsResult:

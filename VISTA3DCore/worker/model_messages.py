@@ -13,7 +13,8 @@ from VISTA3DCore.worker.messages import Params, Result
 class ModelDetails(Message):
     """What is known of a model; ``state`` and ``detail`` as :class:`VISTA3DCore.network.store.ModelStatus` says.
 
-    ``size``: bytes on this computer; ``download_size``: bytes to fetch, about; ``path``: None while it is not here.
+    ``size``: bytes on this computer; ``download_size``: bytes to fetch, about; ``path``: None while it is not here;
+    ``claimed``: how many structures it claims to segment well, None where nothing is recorded.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ModelDetails(Message):
     bundled: bool
     revision: str
     label_set: str
+    claimed: int | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

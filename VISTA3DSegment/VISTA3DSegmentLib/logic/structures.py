@@ -17,6 +17,8 @@ from .signals import Signal
 if TYPE_CHECKING:
     import slicer
 
+    from VISTA3DCore.worker.protocol import ClaimsInfo
+
     from .settings import Settings
 
 NONE, SOME, ALL = "none", "some", "all"
@@ -47,6 +49,7 @@ class StructureChoice:
         self.changed, self.listed = Signal(), Signal()
         self._settings, self._catalogue = settings, catalogue(label_set)
         self._available: frozenset[int] | None = None
+        self._claims: ClaimsInfo | None = None
         self._checked: frozenset[int] = frozenset()
 
     @property
@@ -54,16 +57,17 @@ class StructureChoice:
         """The label set."""
         return self._catalogue
 
-    def use_model(self, label_set: str, available: Iterable[int] | None) -> None:
-        """Show what a model knows; what it does not know is checked no more.
+    def use_model(self, label_set: str, available: Iterable[int] | None, claims: ClaimsInfo | None = None) -> None:
+        """Show what a model offers; what it does not offer is checked no more.
 
-        :param available: indices of the catalogue, as the engine's ``load`` tells; None: not known yet.
+        :param available: indices of the catalogue, as the engine's ``load`` returns them; None: not known yet.
+        :param claims: the figures of the model's validation, likewise; None: nothing is recorded.
         """
         available = None if available is None else frozenset(available)
-        if (label_set, available) == (self._catalogue.name, self._available):
+        if (label_set, available, claims) == (self._catalogue.name, self._available, self._claims):
             return
         same = label_set == self._catalogue.name
-        self._catalogue, self._available = catalogue(label_set), available
+        self._catalogue, self._available, self._claims = catalogue(label_set), available, claims
         self.listed()
         self.check_only(self._checked if same else ())
 
@@ -107,9 +111,11 @@ class StructureChoice:
                 if advice
                 else _("The model was not trained for this.")
             )
-        if self._available is not None and structure.index not in self._available:
-            return _("The chosen model does not know this structure; another model may.")
-        return None
+        if self._available is None or structure.index in self._available:
+            return None
+        if self._claims is not None:
+            return _("This needs the full model, see Setup.")
+        return _("The chosen model does not know this structure; another model may.")
 
     def tooltip(self, structure: Structure) -> str:
         """Return what a structure is: its names and code, and why it cannot be chosen if so."""
@@ -120,7 +126,18 @@ class StructureChoice:
             lines.append(f"{structure.type.meaning} ({structure.type.scheme} {structure.type.value})")
         if structure.overlapping:
             lines.append(_("May overlap other structures; it gets a layer of its own."))
+        lines += self._figure(structure)
         return "\n".join([*lines, *filter(None, [self.reason(structure)])])
+
+    def _figure(self, structure: Structure) -> list[str]:
+        """Return a line with the figure of the chosen model's validation, or none."""
+        claim = None if self._claims is None else self._claims.structures.get(str(structure.index))
+        if claim is None:
+            return []
+        text = _("The chosen model's Dice in validation: {dice:.2f} ({cases} patients).")
+        if claim.painted:
+            text = _("The chosen model's Dice in validation: {dice:.2f} ({cases} patients, painted CTs alone).")
+        return [text.format(dice=claim.dice, cases=claim.cases)]
 
     def is_favorite(self, structure: Structure) -> bool:
         """Whether a structure is a favorite."""

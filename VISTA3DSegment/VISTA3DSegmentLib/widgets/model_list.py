@@ -81,7 +81,7 @@ class ModelList:
             item = qt.QTreeWidgetItem()
             for column, text in enumerate((short_title(model.title), size_in_words(model), state_in_words(model))):
                 item.setText(column, text)
-                item.setToolTip(column, f"{model.title}\n{model.licence}\n{model.detail or model.path or ''}".strip())
+                item.setToolTip(column, tooltip(model))
             item.setData(0, _NAME, model.name)
             self._tree.addTopLevelItem(item)
             if former in (None, model.name):
@@ -156,6 +156,15 @@ def size_in_words(model: ModelDetails) -> str:
     """Return the size of a model here, or of its download."""
     size = model.size or model.download_size
     return f"{size / 1e6:.0f} MB" if size else ""
+
+
+def tooltip(model: ModelDetails) -> str:
+    """Return what is known of a model, in a few lines."""
+    lines = [model.title, model.licence, model.detail or model.path or ""]
+    if model.claimed is not None:
+        text = _("Segments {count} structures well enough to offer them; others need the full model, or clicks.")
+        lines.append(text.format(count=model.claimed))
+    return "\n".join(filter(None, lines))
 
 
 def state_in_words(model: ModelDetails) -> str:

@@ -264,10 +264,10 @@ class ModulePanel:
             self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")))
 
     def _on_model_loaded(self, result: LoadResult) -> None:
-        """Offer what the model knows; say so if something chosen is not part of it."""
+        """Offer what the model does; say so if something chosen is not part of it."""
         former, catalogue = self.choice.checked, self.choice.catalogue
-        self.choice.use_model(result.label_set, result.available)
+        self.choice.use_model(result.label_set, result.available, result.claims)
         lost = [catalogue[index].display_name for index in former if index not in self.choice.checked]
         if lost:
-            text = _("This model does not know: {names}. Their check marks were removed.")
+            text = _("This model does not offer: {names}. Their check marks were removed.")
             self.automatic.message.show(text.format(names=", ".join(lost)), "note")
