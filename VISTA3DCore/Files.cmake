@@ -104,6 +104,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/automatic.py
   VISTA3DCore/inference/block_sums.py
   VISTA3DCore/inference/body.py
+  VISTA3DCore/inference/cleanup.py
   VISTA3DCore/inference/click_cache.py
   VISTA3DCore/inference/click_growth.py
   VISTA3DCore/inference/click_restoration.py

@@ -72,6 +72,27 @@ def bounding_box(mask: np.ndarray) -> Box | None:
     return tuple(found[order.index(axis)] for axis in range(3))
 
 
+def bounding_boxes(labels: np.ndarray) -> dict[int, Box]:
+    """Return, by label, the smallest box that holds its voxels; in one pass over a label map, uint [i, j, k]."""
+    order = memory_order(labels)
+    slowest_first = labels.transpose(order)
+    count = int(labels.max(initial=0)) + 1
+    # Whether a label occurs in a layer, by axis: [label, layer].
+    layers, rows, columns = (np.zeros((count, size), dtype=bool) for size in slowest_first.shape)
+    for number, plane in enumerate(slowest_first):
+        row, column = np.nonzero(plane)
+        values = plane[row, column]
+        in_plane = np.zeros_like(rows)
+        in_plane[values, row] = columns[values, column] = True
+        layers[:, number] = in_plane.any(axis=1)
+        rows |= in_plane
+    boxes = {}
+    for label in np.flatnonzero(layers.any(axis=1)).tolist():
+        ends = [np.flatnonzero(seen[label])[[0, -1]].tolist() for seen in (layers, rows, columns)]
+        boxes[label] = tuple(slice(ends[order.index(axis)][0], ends[order.index(axis)][1] + 1) for axis in range(3))
+    return boxes
+
+
 @dataclass(frozen=True, eq=False)
 class Component:
     """One component: ``mask`` (bool) within ``box``, a part of the array that was searched."""

@@ -13,6 +13,7 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import Region, apply_affine
 from VISTA3DCore.imaging.resampling import restore_nearest
 from VISTA3DCore.inference.automatic import ClassScores
+from VISTA3DCore.inference.cleanup import Cleanup, remove_specks
 from VISTA3DCore.inference.feature_map import AutomaticBackend, Block
 from VISTA3DCore.inference.locating import locator_for, painter_for, reaches_cut, warn_of_unsure
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid
@@ -55,6 +56,7 @@ class AutomaticRequest:
     :param streaming: see :meth:`VISTA3DCore.inference.retention.FeatureStore.blocks`.
     :param body_crop: leave out table and air, see :func:`VISTA3DCore.inference.body.find_body`.
     :param localize: work only around the structures, see :mod:`VISTA3DCore.inference.locating`.
+    :param cleanup: removes specks from the final result; partial results keep them.
     :param on_partial: is given each :class:`PartialResult`.
     :param order_from: RAS mm; with ``on_partial``, windows near this place run first.
     :raises InputError: if there is no such restoration, or the place is none.
@@ -67,6 +69,7 @@ class AutomaticRequest:
     streaming: bool | None = None
     body_crop: bool = False
     localize: bool = False
+    cleanup: Cleanup | None = None
     on_partial: Callable[[PartialResult], None] | None = None
     order_from: Sequence[float] | None = None
 
@@ -83,7 +86,8 @@ class AutomaticRequest:
     def provenance(self) -> dict[str, str]:
         """What a result tells of the options; the ones that save work only where they were used."""
         used = {name: "yes" for name in ("body_crop", "localize") if getattr(self, name)}
-        return {"preset": self.preset.name, "restoration": self.restoration, **used}
+        cleanup = "no" if self.cleanup is None else str(self.cleanup)
+        return {"preset": self.preset.name, "restoration": self.restoration, "cleanup": cleanup, **used}
 
 
 class AutomaticRuns:
@@ -120,7 +124,10 @@ class AutomaticRuns:
             results = self._labelled(request, scope, progress)[1]
         else:
             results = self._nothing(request)
-        return self._cut(request, *results)
+        results = self._cut(request, *results)
+        if request.cleanup is not None:
+            remove_specks(*results, request.structures, self._affine, request.cleanup, progress)
+        return results
 
     def blocks(self, preset: Preset, progress: Progress) -> Iterator[Block]:
         """Hand out the features of the whole model grid."""

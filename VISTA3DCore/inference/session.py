@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +17,7 @@ from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.imaging.segmentation import Partial, Segmentation
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.automatic import score_block
+from VISTA3DCore.inference.cleanup import Cleanup
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
@@ -89,6 +91,7 @@ class Session:
         *,
         body_crop: bool = False,
         localize: bool = False,
+        cleanup: bool | Cleanup | None = None,
         on_partial: Callable[[Partial], None] | None = None,
         order_from: Sequence[float] | None = None,
     ) -> Segmentation:
@@ -106,6 +109,8 @@ class Session:
             Documentation/performance.md.
         :param localize: look for the structures coarsely and work only around them; the whole volume is segmented
             where a coarse look does not suffice (a warning says so).
+        :param cleanup: whether specks are removed from the result, or what counts as one; None: as is the default of
+            the model (yes for the small one).
         :param on_partial: is called with coarse labels first, then after each window, from this thread; the final
             result is the same as without it. Not called where the features are retained.
         :param order_from: a place (RAS mm); with ``on_partial``, windows around its slice run first.
@@ -120,7 +125,7 @@ class Session:
             raise InputError("No structure was asked for; name at least one, or 'everything'.")
         for sentence in self._segmenter.offer.left_out(items):
             warnings.warn(sentence, UserWarning, stacklevel=2)
-        shown = on_partial and (lambda part: on_partial(Partial(part.fraction, lambda: finished(part.results()))))
+        shown = on_partial and (lambda part: on_partial(Partial(part.fraction, lambda: made(part.results(), partial))))
         request = AutomaticRequest(
             wanted,
             find_preset(preset),
@@ -129,15 +134,18 @@ class Session:
             streaming,
             body_crop=body_crop,
             localize=localize,
+            cleanup=Cleanup.chosen(cleanup, self._segmenter.config.name),
             on_partial=shown,
             order_from=order_from,
         )
 
-        def finished(results: Results) -> Segmentation:
+        partial = replace(request, cleanup=None)
+
+        def made(results: Results, request: AutomaticRequest) -> Segmentation:
             provenance = {**self._segmenter.provenance, **request.provenance}
             return Segmentation(*results, wanted, self._affine.copy(), provenance)
 
-        return finished(self._automatic.segment(request, Progress.of(progress)))
+        return made(self._automatic.segment(request, Progress.of(progress)), request)
 
     def scores(
         self, structure: str | int | Structure, preset: str = "bundle", progress: ProgressLike = None

@@ -23,6 +23,7 @@ class RegistryEntry:
     :param licence_files: paths inside the repository in which the licence text stands; the first that exists counts.
     :param licence_url: page about the licence; for plain HTTPS entries it is the licence text itself.
     :param config: None where it travels inside the file (bundled model).
+    :param cleanup: whether specks are removed from its automatic results unless the user chooses otherwise.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RegistryEntry:
     md5: str | None = None
     licence_files: tuple[str, ...] = ("LICENSE", "README.md")
     bundled: bool = False
+    cleanup: bool = False
 
     @property
     def suffix(self) -> str:
@@ -106,7 +108,16 @@ _ENTRIES = (
         label_set="vista3d-ct",
         config=None,
         bundled=True,
+        cleanup=True,
     ),
 )
 
 REGISTRY: dict[str, RegistryEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def cleans_up(model: str) -> bool:
+    """Return whether specks are removed by default from the automatic results of a model.
+
+    :param model: the name in its configuration, so that a copy of the file behaves alike.
+    """
+    return model in REGISTRY and REGISTRY[model].cleanup

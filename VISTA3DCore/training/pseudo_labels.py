@@ -106,7 +106,8 @@ def _seen(segmenter: Segmenter, volume: Volume, scale: float, preset: str, progr
     """Return the label map of a CT whose body is shown larger or smaller."""
     affine = volume.affine @ np.diag([scale, scale, scale, 1.0])
     with segmenter.open(Volume(volume.array, affine, volume.name)) as session:
-        return session.segment("everything", preset, "smooth", progress=progress, streaming=True).labels
+        options = {"progress": progress, "streaming": True, "cleanup": False}
+        return session.segment("everything", preset, "smooth", **options).labels
 
 
 def _agreement(views: Sequence[np.ndarray]) -> dict[int, float]:

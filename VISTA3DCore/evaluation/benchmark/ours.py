@@ -63,7 +63,7 @@ class OurSide:
         matrix = backend.class_matrix(self._classes[0]).float().cpu().numpy()
         files["logits"] = self._save("logits", np.tensordot(matrix, features, axes=1))
         with self._segmenter.open(Volume.read(self._scene.gate_volume)) as session:
-            files["labels"] = self._save("labels", session.segment("everything", streaming=True).labels)
+            files["labels"] = self._save("labels", session.segment("everything", streaming=True, cleanup=False).labels)
         if self._config.click_branch:
             places, positive = scenes.click_places(self._config, 3)
             tokens = ClickTokens(tuple(map(tuple, places.tolist())), tuple(positive))
@@ -139,7 +139,7 @@ class OurSide:
             session = self._segmenter.open(volume)
         with session:
             with watch.stage("segmenting"):
-                result = session.segment(structures, streaming=True)
+                result = session.segment(structures, streaming=True, cleanup=False)
             shape = list(session.model_grid[0].shape)
         with watch.stage("writing"):
             result.write(self._scene.file(str(self._name), "result", ".nii.gz"))
@@ -147,7 +147,7 @@ class OurSide:
 
     def _second(self, structures: list[int], watch: Stopwatch) -> dict[str, Any]:
         with watch.stage("segmenting"):
-            self._session.segment(structures)
+            self._session.segment(structures, cleanup=False)
         return {}
 
     def _first_click(self, repetition: int, watch: Stopwatch) -> dict[str, Any]:
