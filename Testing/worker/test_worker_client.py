@@ -190,6 +190,7 @@ def test_the_helpers_speak_the_engines_types():
     )
     assert (found["structures"], found["roi"], found["preset"]) == ([1, 3, "spleen"], region, "paper")
     assert asked(client.segment("s", 1, roi=np.array(region), streaming=True))["roi"] == region
+    assert [asked(client.segment("s", 1, cleanup=one))["cleanup"] for one in (None, True, False)] == [None, True, False]
     found = asked(client.click("s", None, clicks, base=REF, settled=1))
     assert (found["structure"], found["clicks"], found["settled"]) == (None, wire, 1)
     assert asked(client.warm("s", np.zeros(3)))["position"] == [0.0, 0.0, 0.0]

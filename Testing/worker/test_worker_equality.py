@@ -167,6 +167,12 @@ class TestWithOverlaps:
         assert list(overlapping.masks) == [23]
         assert_same(remote.segment([1, "lung tumor"]), overlapping)
 
+    @pytest.mark.parametrize("cleanup", [True, False, None])
+    def test_segments_without_specks(self, local, remote, cleanup):
+        expected = local.segment("everything", cleanup=cleanup)
+        assert expected.provenance["cleanup"] == ("share 0.02, minimum 0.1 ml" if cleanup else "no")
+        assert_same(remote.segment("everything", cleanup=cleanup), expected)
+
     @pytest.mark.parametrize("target", ["liver", "lung tumor", None])
     @pytest.mark.parametrize("positive", [True, False])
     def test_clicks_that_change_something(self, local, remote, phantom, target, positive):

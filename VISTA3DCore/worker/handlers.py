@@ -220,6 +220,7 @@ class Handlers:
             *asked,
             body_crop=params.body_crop,
             localize=params.localize,
+            cleanup=params.cleanup,
             on_partial=Growing(send) if params.partial else None,
             order_from=params.order_from,
         )

@@ -73,6 +73,7 @@ def details(store: ModelStore, name: str) -> ModelDetails:
         revision=entry.revision,
         label_set=entry.label_set,
         claimed=None if status.path is None else _claimed(status.path),
+        cleanup=entry.cleanup,
     )
 
 

@@ -207,6 +207,7 @@ class SegmentParams(Params):
     streaming: bool | None = None
     body_crop: bool = False
     localize: bool = False
+    cleanup: bool | None = None
     partial: bool = False
     order_from: Position | None = None
 

@@ -14,7 +14,8 @@ class ModelDetails(Message):
     """What is known of a model; ``state`` and ``detail`` as :class:`VISTA3DCore.network.store.ModelStatus` says.
 
     ``size``: bytes on this computer; ``download_size``: bytes to fetch, about; ``path``: None while it is not here;
-    ``claimed``: how many structures it claims to segment well, None where nothing is recorded.
+    ``claimed``: how many structures it claims to segment well, None where nothing is recorded; ``cleanup``: whether
+    specks are removed from its automatic results by default, False from engines that do not report it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ModelDetails(Message):
     revision: str
     label_set: str
     claimed: int | None = None
+    cleanup: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

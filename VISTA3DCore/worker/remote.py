@@ -85,6 +85,7 @@ class RemoteSession:
         *,
         body_crop: bool = False,
         localize: bool = False,
+        cleanup: bool | None = None,
         on_partial: Callable[[Partial], None] | None = None,
         order_from: Sequence[float] | None = None,
     ) -> Segmentation:
@@ -93,6 +94,7 @@ class RemoteSession:
         :param on_partial: is called from this thread every few seconds, not after each window.
         """
         options = {"body_crop": bool(body_crop), "localize": bool(localize), "partial": on_partial is not None}
+        options["cleanup"] = cleanup
         if order_from is not None:
             options["order_from"] = Click(tuple(order_from)).position
         params = segment_params(self._session, structures, preset, restoration, roi, streaming, **options)
