@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -17,6 +18,8 @@ import SimpleITK as sitk
 from matplotlib.image import imread
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.inference.cleanup import Cleanup
+from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 
 
 def _names(folder: Path) -> list[str]:
@@ -51,6 +54,43 @@ def test_shortcuts_are_told_in_the_result(vista3d: Callable, ct_file: Path, tiny
     provenance = json.loads(result.stdout)["provenance"]
     assert (provenance["body_crop"], provenance["localize"]) == ("yes", "yes")
     assert "VISTA3D.localize:yes" in (tmp_path / "a.seg.nrrd").read_bytes()[:20_000].decode("latin-1")
+
+
+def test_specks_are_removed_and_the_files_say_so(
+    vista3d: Callable, ct_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    """Of a copy of the model that is called as the small one, whose default is to remove them."""
+    named_mini = tmp_path / "named.safetensors"
+    config, state = load_checkpoint(tiny_model)
+    save_checkpoint(named_mini, replace(config, name="mini"), state)
+    said, voxels = {}, {}
+    for name, model, options in (
+        ("default", tiny_model, ()),
+        ("off", named_mini, ("--no-cleanup",)),
+        ("on", tiny_model, ("--cleanup",)),
+        ("small", named_mini, ()),
+    ):
+        output = tmp_path / f"{name}.seg.nrrd"
+        result = vista3d("segment", ct_file, "-o", output, "-c", "liver,spleen", "-m", model, "--json", *options)
+        assert result.exit_code == 0, result.stderr
+        said[name] = json.loads(result.stdout)["provenance"]["cleanup"]
+        assert f"VISTA3D.cleanup:{said[name]}" in output.read_bytes()[:20_000].decode("latin-1")
+        voxels[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(output)))
+    assert said == {"default": "no", "off": "no", "on": str(Cleanup()), "small": str(Cleanup())}
+    np.testing.assert_array_equal(voxels["off"], voxels["default"])
+    np.testing.assert_array_equal(voxels["small"], voxels["on"])
+
+
+def test_the_help_says_what_a_speck_is_and_so_does_a_run(
+    vista3d: Callable, ct_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    values = Cleanup()
+    text = vista3d("segment", "--help").stdout
+    assert f"pieces under {100 * values.share:g} %" in text
+    assert f"under {values.minimum_ml:g} ml" in text
+    arguments = ("segment", ct_file, "-o", tmp_path / "a.nii.gz", "-c", "liver", "-m", tiny_model)
+    assert f"Removed specks ({values})" in vista3d(*arguments, "--cleanup").stderr
+    assert "specks" not in vista3d(*arguments, "--no-cleanup").stderr
 
 
 @pytest.mark.parametrize(

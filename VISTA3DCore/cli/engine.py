@@ -67,7 +67,10 @@ PrecisionOption = Annotated[
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asked of the engine; ``classes`` as typed, split at commas."""
+    """What the user asked of the engine.
+
+    ``classes`` as typed, split at commas; ``cleanup`` None: as is the default of the model.
+    """
 
     classes: tuple[str, ...] = ("everything",)
     model: str = "mini"
@@ -77,6 +80,7 @@ class Wishes:
     roi: Region | None = None
     body_crop: bool = False
     localize: bool = False
+    cleanup: bool | None = None
     engine: Engine = Engine.in_process
     runtime: str = "auto"
     precision: str = "auto"
@@ -173,6 +177,7 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
                 streaming=True,
                 body_crop=wishes.body_crop,
                 localize=wishes.localize,
+                cleanup=wishes.cleanup,
             )
         seconds = time.monotonic() - started
         return Outcome(segmentation, str(segmenter.device), segmenter.device_reason, seconds)

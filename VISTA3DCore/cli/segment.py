@@ -99,6 +99,14 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             "--localize", help="Find the structures coarsely, work around them only: faster for a few of them."
         ),
     ] = False,
+    cleanup: Annotated[
+        bool | None,
+        typer.Option(
+            "--cleanup/--no-cleanup",
+            help="Remove pieces under 2 % of a structure's largest, and structures under 0.1 ml. "
+            "Default: only for the model 'mini'.",
+        ),
+    ] = None,
     format_: Annotated[Format | None, typer.Option("--format", "-f", help="Default: by the suffix of OUT.")] = None,
     statistics: Annotated[
         Path | None,
@@ -136,6 +144,7 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             roi=_region(roi),
             body_crop=body_crop,
             localize=localize,
+            cleanup=cleanup,
             engine=engine_,
             runtime=runtime.value,
             precision=precision.value,
@@ -160,6 +169,9 @@ class _Result:
             out.print(statistics_table(found))
         took = duration(self.outcome.seconds)
         say(f"Found {len(found)} of the {len(self.rows)} structures looked for, in {took} on {self.outcome.device}.")
+        cleanup = self.outcome.segmentation.provenance["cleanup"]
+        if cleanup != "no":
+            say(f"Removed specks ({cleanup}); --no-cleanup keeps them.")
         for file in self.files:
             say(f"Wrote {file}")
 
