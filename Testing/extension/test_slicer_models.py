@@ -82,6 +82,7 @@ def test_models_are_listed(managing: Managing, tmp_path: Path) -> None:
     assert [model.name for model in managing.manager.installed()] == ["mini"]
     assert managing.manager.find(NAME).download_size == ENTRY.size
     assert managing.manager.find("nothing") is None
+    assert [model.name for model in managing.manager.models if model.cleanup] == ["mini"]
 
 
 def test_a_model_comes_after_its_licence_was_read(managing: Managing) -> None:

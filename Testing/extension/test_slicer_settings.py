@@ -42,6 +42,16 @@ def test_what_is_set_comes_back_and_is_told_once() -> None:
     assert Settings(store).worker_python is None
 
 
+def test_cleanup_belongs_to_a_model_and_follows_its_default_until_it_is_chosen() -> None:
+    store = MemoryStore({"cleanup/other": "yes"})
+    settings = Settings(store)
+    assert (settings.cleanup("mini", True), settings.cleanup("mini", False)) == (True, False)
+    assert not settings.cleanup("other", False)  # nonsense in the store
+    settings.set_cleanup("mini", False)
+    assert not Settings(store).cleanup("mini", True)
+    assert Settings(store).cleanup("vista3d-ct", True)
+
+
 def test_favorites_and_recent_structures_belong_to_a_label_set() -> None:
     settings = Settings(MemoryStore())
     settings.set_favorite("vista3d-ct", 3, True)

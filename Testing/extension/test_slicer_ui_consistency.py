@@ -8,6 +8,8 @@ import pytest
 from gui_code import CodeFile, UiFile, python_files, ui_files, used_classes
 from slicer_facts import EXCERPT, SlicerFacts, excerpt_of, whole_list, written
 
+from VISTA3DCore.inference.cleanup import Cleanup
+
 UIS = {path.stem: UiFile(path) for path in ui_files()}
 FACTS = SlicerFacts.read()
 
@@ -20,6 +22,15 @@ def test_designer_files_use_what_slicer_has(ui):
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: path.stem)
 def test_python_files_use_what_slicer_has(path):
     assert not CodeFile(path, UIS).problems(FACTS)
+
+
+def test_the_tool_tip_of_the_cleanup_has_its_values():
+    (box,) = (one for one in UIS["AutomaticPanel"].root.iter("widget") if one.get("name") == "cleanupBox")
+    (tip,) = (one.findtext("string") for one in box.findall("property") if one.get("name") == "toolTip")
+    values = Cleanup()
+
+    assert f"{100 * values.share:g} %" in tip
+    assert f"{values.minimum_ml:g} ml" in tip
 
 
 def test_the_check_reaches_the_widgets():

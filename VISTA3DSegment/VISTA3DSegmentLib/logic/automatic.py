@@ -54,6 +54,7 @@ class RunRequest:
     :param model: a name, or the path of a weights file.
     :param preset: ``bundle`` or ``paper``, see the engine.
     :param restoration: ``nearest`` or ``smooth``, see the engine.
+    :param cleanup: whether specks are removed; None: as is the default of the model.
     :param region: minimum R A S and maximum R A S in world mm; None for the whole volume.
     :param segmentation: where the segments go; None: a new one is made when the result is there.
     :param looking_at: where the user looks, world RAS mm; a long run shows this place first.
@@ -65,6 +66,7 @@ class RunRequest:
     device: str = "auto"
     preset: str = "bundle"
     restoration: str = "nearest"
+    cleanup: bool | None = None
     region: Corners | None = None
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
     looking_at: Position | None = None
@@ -177,7 +179,7 @@ class AutomaticRun:
         growing = {"partial": seconds is None or seconds > _LONG_S, "order_from": request.looking_at}
         self._run.pending = self._engine.request(
             "segment",
-            SegmentParams(session, request.structures, *options, **growing),
+            SegmentParams(session, request.structures, *options, cleanup=request.cleanup, **growing),
             self._on_result,
             self._on_error,
             self._on_segmenting,

@@ -79,6 +79,15 @@ class Settings:
     def quality(self, value: str) -> None:
         self._set("quality", value)
 
+    def cleanup(self, model: str, default: bool) -> bool:
+        """Return whether specks are removed from the results of a model; the default where the user chose nothing."""
+        value = self._store.get(f"cleanup/{model}")
+        return value if isinstance(value, bool) else default
+
+    def set_cleanup(self, model: str, value: bool) -> None:
+        """Keep the user's choice for a model."""
+        self._set(f"cleanup/{model}", bool(value))
+
     @property
     def worker_python(self) -> str | None:
         """The interpreter that runs the engine instead of Slicer's, or None."""

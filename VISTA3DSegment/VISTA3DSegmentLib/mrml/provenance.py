@@ -11,8 +11,8 @@ from .tags import TAG_PREFIX, get_tag, segment_of, tag_value
 
 #: What is told of a segment, in the order in which people want to read it.
 KEYS = (
-    "model", "revision", "hash", "licence", "preset", "restoration", "body_crop", "localize", "runtime", "precision",
-    "version",
+    "model", "revision", "hash", "licence", "preset", "restoration", "cleanup", "body_crop", "localize", "runtime",
+    "precision", "version",
 )  # fmt: skip
 
 

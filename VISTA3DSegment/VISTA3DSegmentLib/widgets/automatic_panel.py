@@ -20,7 +20,7 @@ from .message import MessageBar
 from .region_row import RegionRow
 from .run_controls import RunControls
 from .structure_selector import StructureSelector
-from .ui import chosen, fill, load, short_title, show_row
+from .ui import check, chosen, fill, load, short_title, show_row
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import ModelDetails
@@ -82,6 +82,7 @@ class AutomaticPanel:
             selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self.refresh())
         for selector in (self.ui.deviceSelector, self.ui.qualitySelector, self.ui.modelSelector):
             selector.connect("currentIndexChanged(int)", lambda _index: self._on_chosen())
+        self.ui.cleanupBox.connect("toggled(bool)", self._on_cleanup)
         self.choice.changed.connect(self._show_structures)
         self.run.started.connect(self._on_started)
         self.run.failed.connect(self._on_failed)
@@ -110,6 +111,7 @@ class AutomaticPanel:
         fill(self.ui.modelSelector, [(one.name, _title(one)) for one in models], first)
         for row, model in enumerate(models):
             self.ui.modelSelector.setItemData(row, model.title, qt.Qt.ToolTipRole)
+        self._show_cleanup()
         self.refresh()
 
     def set_setup_problem(self, sentence: str | None) -> None:
@@ -156,6 +158,7 @@ class AutomaticPanel:
             device=self.device,
             preset=preset,
             restoration=restoration,
+            cleanup=self.ui.cleanupBox.checked,
             region=None if self.volume is None else self.region.region(self.volume),
             segmentation=self.ui.segmentationSelector.currentNode(),
             looking_at=center_of(self.region.slice_nodes()),
@@ -232,7 +235,17 @@ class AutomaticPanel:
         self._settings.model = self.model or self._settings.model
         self._settings.device = self.device
         self._settings.quality = chosen(self.ui.qualitySelector)
+        self._show_cleanup()
         self.refresh()
+
+    def _on_cleanup(self, wanted: bool) -> None:
+        self._settings.set_cleanup(self.model, wanted)
+
+    def _show_cleanup(self) -> None:
+        """Show what was chosen for this model, else its default."""
+        model = self._models.get(self.model)
+        if model is not None:
+            check(self.ui.cleanupBox, self._settings.cleanup(model.name, model.cleanup))
 
     def _on_started(self) -> None:
         self.message.clear()

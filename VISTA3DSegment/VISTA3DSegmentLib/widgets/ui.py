@@ -49,6 +49,13 @@ def choose(box: qt.QComboBox, value: str) -> None:
         box.blockSignals(blocked)
 
 
+def check(box: qt.QCheckBox, checked: bool) -> None:
+    """Check or clear a check box without telling its listeners."""
+    blocked = box.blockSignals(True)
+    box.checked = checked
+    box.blockSignals(blocked)
+
+
 def short_title(title: str) -> str:
     """Return the beginning of a model's title, which fits into the panel."""
     return re.split(r"[:,]", title)[0]
