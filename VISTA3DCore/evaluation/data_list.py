@@ -41,7 +41,7 @@ class DataItem:
 
     :param name: for messages; unique in its section.
     :param image: the CT, or a folder with its DICOM series; None for a label map alone, from which training paints CTs.
-    :param label: label map; None if there is none.
+    :param label: label map; None if nothing was annotated: ``classes`` is empty then, and ``complete`` False.
     :param classes: label value -> indices of the structures that it stands for; several where the value is a union,
         none where the catalogue does not know the object. Values that are not here stand for nothing known.
     :param names: label value -> name, for reports.
@@ -197,13 +197,17 @@ class _Reader:
         classes, names = self._labels(entry.get("labels", {}), place)
         given = self._checked(entry.get("label_names", {}), dict, f"'label_names' of {place}")
         names |= {self._value(value, place): str(name) for value, name in given.items()}
+        complete = self._checked(entry.get("complete", False), bool, f"'complete' in {place}")
+        label = self._path(entry, "label", place)
+        if label is None:  # whatever the list says, this image was not annotated
+            classes, names, complete = {}, {}, False
         return DataItem(
             name=str(entry.get("name") or entry.get("id") or _stem(image)),
             image=None if alone else self._root / image,
-            label=self._path(entry, "label", place),
+            label=label,
             classes={**dict.fromkeys(names, ()), **classes},
             names=names,
-            complete=self._checked(entry.get("complete", False), bool, f"'complete' in {place}"),
+            complete=complete,
             weight=float(self._checked(entry.get("weight", 1.0), (int, float), f"'weight' in {place}")),
             fold=self._checked(entry.get("fold"), (int, type(None)), f"'fold' in {place}"),
             pseudo_label=self._path(entry, "pseudo_label", place),
