@@ -17,7 +17,14 @@ LIST = {
     "weight": 2,
     "training": [
         {"image": "a.nii.gz", "label": "a_seg.nii.gz", "fold": 1, "supervoxel": "sv/a.nii.gz"},
-        {"image": "b.nii.gz", "label": "b_seg.nii.gz", "labels": {"7": 5}, "complete": False, "pseudo_label": "p.nii"},
+        {
+            "image": "b.nii.gz",
+            "label": "b_seg.nii.gz",
+            "labels": {"7": 5},
+            "complete": False,
+            "pseudo_label": "p.nii",
+            "predicted": [1, 3],
+        },
     ],
     "testing": ["./c.nii.gz", {"name": "d", "image": "dicom/d/", "label": "d.seg.nrrd"}],
     "validation": [{"image": "e.mha", "label": "e_seg.mha"}],
@@ -39,6 +46,7 @@ def test_everything_that_a_list_says(tmp_path: Path) -> None:
     assert first.names == {1: "liver", 2: "hepatic vessel + hepatic tumor", 3: "spleen", 4: "my lesion"}
     assert (second.classes, second.complete, second.fold) == ({7: (5,)}, False, None)
     assert (first.supervoxel, second.pseudo_label) == (tmp_path / "sv/a.nii.gz", tmp_path / "p.nii")
+    assert (first.predicted, second.predicted) == (None, (1, 3))
     assert [(item.name, item.label is None) for item in data.testing] == [("c", True), ("d", False)]
     assert labelled(data.testing) == [data.testing[1]]
     assert data.section("train") == data.training
@@ -64,6 +72,7 @@ def test_paths_are_relative_to_the_root_that_a_list_names(tmp_path: Path) -> Non
         ({"training": [{"label": "a"}]}, "'image' in entry 1 of 'training'"),
         ({"training": [{"image": "a", "fold": "x"}]}, "'fold'"),
         ({"training": [{"image": "a", "complete": 1}]}, "'complete'"),
+        ({"training": [{"image": "a", "predicted": [1.5]}]}, "'predicted'"),
         ({"training": [{"image": "a"}], "labels": {"liver": 1}}, "'liver' is no whole number"),
         ({"training": [{"image": "a"}], "labels": {"1": 999}}, "no structure number 999"),
         ({"training": [{"image": "a"}], "labels": {"1": [1.5]}}, "must be an index"),

@@ -187,6 +187,21 @@ def test_predictions_serve_for_what_is_not_annotated():
     assert np.array_equal(objects[1].target, pseudo == 1)
 
 
+def test_what_a_predicting_model_did_not_look_for_is_not_absent():
+    pseudo = np.zeros((SIDE,) * 3, np.uint8)
+    pseudo[18:28, 4:28, 4:28] = 26
+    config = PromptConfig(drop_label=0.0, drop_clicks=1.0, max_background=None, classes=(1, 3, 23, 26, 128))
+
+    def asked(predicted: tuple[int, ...] | None) -> dict[tuple[int, ...], bool]:
+        meaning = LabelMeaning(predicted=predicted)
+        objects = sample_prompts(Patch(np.zeros_like(pseudo), pseudo), meaning, config, np.random.default_rng(1))
+        return {one.classes: bool(one.target.any()) for one in objects}
+
+    assert asked((3, 26)) == {(3,): False, (26,): True}
+    # Where the list does not say, lesions are there or nothing is known about them.
+    assert asked(None) == {(1,): True, (3,): False, (26,): True}
+
+
 @given(st.integers(0, 2**16), st.integers(0, 6), st.booleans())
 def test_iterative_clicks_lie_on_errors_of_known_voxels(seed, shift, small):
     rng = np.random.default_rng(seed)

@@ -50,6 +50,7 @@ class DataItem:
     :param weight: how often it is drawn in training, relative to others.
     :param fold: of cross-validation.
     :param pseudo_label: label map that a model predicted; values are catalogue indices.
+    :param predicted: indices of the structures that this model looked for; None if the list does not say.
     :param supervoxel: map of supervoxels.
     """
 
@@ -63,6 +64,7 @@ class DataItem:
     fold: int | None = None
     pseudo_label: Path | None = None
     supervoxel: Path | None = None
+    predicted: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,7 @@ class _Reader:
             fold=self._checked(entry.get("fold"), (int, type(None)), f"'fold' in {place}"),
             pseudo_label=self._path(entry, "pseudo_label", place),
             supervoxel=self._path(entry, "supervoxel", place),
+            predicted=self._indices(entry.get("predicted"), f"'predicted' in {place}"),
         )
 
     def _labels(self, table: Any, place: str) -> tuple[dict[int, tuple[int, ...]], dict[int, str]]:
@@ -246,6 +249,11 @@ class _Reader:
             return (), name
         return (structure.index,), structure.name
 
+    def _indices(self, value: Any, what: str) -> tuple[int, ...] | None:
+        if value is None:
+            return None
+        return tuple(self._checked(one, int, what) for one in self._checked(value, list, what))
+
     def _value(self, key: Any, place: str) -> int:
         try:
             return int(key)
@@ -274,7 +282,8 @@ def _holds_images(entries: list[Any]) -> bool:
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry of an ``index.json`` in the words of a data list."""
-    wanted = {key: entry[key] for key in ("id", "image", "label", "fold", "pseudo_label", "supervoxel") if key in entry}
+    wanted = ("id", "image", "label", "fold", "pseudo_label", "supervoxel", "predicted")
+    wanted = {key: entry[key] for key in wanted if key in entry}
     complete = str(entry.get("label_protocol", "")).startswith("totalsegmentator")
     labels = entry.get("vista3d_ids") or {}
     return {**wanted, "labels": labels, "label_names": entry.get("label_names") or {}, "complete": complete}

@@ -56,6 +56,7 @@ class Case:
     :param supervoxel: map of supervoxels on the same grid, 0 = none.
     :param fold: of cross-validation.
     :param dataset: the dataset that it belongs to; the paper's sampling weights go by it.
+    :param predicted: classes that the model behind ``pseudo_label`` looked for; None: those of the default run.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Case:
     supervoxel: Path | None = None
     fold: int | None = None
     dataset: str = ""
+    predicted: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ class LabelMeaning:
     :param unions: members of each code from ``FIRST_UNION`` on; an empty one is an object without class.
     :param annotated: codes that the dataset annotates, whether or not they occur in this case.
     :param complete: see :class:`Case`.
+    :param predicted: see :class:`Case`.
     """
 
     unions: tuple[tuple[int, ...], ...] = ()
     annotated: tuple[int, ...] = ()
     complete: bool = False
+    predicted: tuple[int, ...] | None = None
 
     def members(self, label: int) -> tuple[int, ...]:
         """Return the classes that a code stands for; none for 0, ``IGNORE`` and unknown objects."""
@@ -118,7 +122,7 @@ class LoadedCase:
     @property
     def meaning(self) -> LabelMeaning:
         """What the codes mean, without the arrays."""
-        return LabelMeaning(self.unions, self.annotated, self.case.complete)
+        return LabelMeaning(self.unions, self.annotated, self.case.complete, self.case.predicted)
 
     def members(self, label: int) -> tuple[int, ...]:
         """Return the classes that a label stands for."""
@@ -174,6 +178,7 @@ def case_of(item: DataItem, dataset: str = "") -> Case:
         supervoxel=item.supervoxel,
         fold=item.fold,
         dataset=dataset,
+        predicted=item.predicted,
     )
 
 

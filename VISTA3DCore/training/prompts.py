@@ -12,7 +12,7 @@ import torch
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.network.click_head import PADDING, SPECIAL
 from VISTA3DCore.training.click_sampling import Clicks, added, counted, draw_counts, error_clicks, regular_clicks
-from VISTA3DCore.training.datasets import IGNORE, LabelMeaning, LoadedCase
+from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, LabelMeaning, LoadedCase
 from VISTA3DCore.training.supervoxel_objects import KINDS, MAKERS, REGULAR, ZERO_SHOT_UNSEEN, PartObject, Parts
 from VISTA3DCore.training.targets import Target, object_of, target_of, with_parts
 
@@ -130,7 +130,7 @@ def sample_prompts(
     objects = own.objects(_askable(meaning, config), meaning.objects if clicked else ())
     if pseudo is not None:
         predicted = _Round(pseudo, replace(meaning, annotated=()), config, parts, clicked, rng)
-        objects += [replace(one, pseudo=True) for one in predicted.objects(_predictable(meaning, config))]
+        objects += [replace(one, pseudo=True) for one in predicted.objects(_predictable(pseudo, meaning, config))]
     elif parts is not None and not meaning.complete:
         objects += own.unseen()
     told_objects = (replace(one, ask=told and bool(one.classes)) for one in objects)
@@ -175,11 +175,18 @@ def _askable(meaning: LabelMeaning, config: PromptConfig) -> list[int]:
     return [code for code in codes if config.classes is None or set(meaning.members(code)) <= set(config.classes)]
 
 
-def _predictable(meaning: LabelMeaning, config: PromptConfig) -> list[int]:
-    """Return the classes that a pseudo-label speaks of: those that the dataset does not annotate."""
+def _predictable(pseudo: np.ndarray, meaning: LabelMeaning, config: PromptConfig) -> list[int]:
+    """Return the classes that a pseudo-label speaks of and that the dataset does not annotate.
+
+    A class that the model behind it did not look for is not absent because it was not predicted.
+    """
     annotated = {member for code in meaning.annotated for member in meaning.members(code)}
-    classes = config.classes if config.classes is not None else [one.index for one in catalogue().everything]
-    return sorted(set(classes) - annotated)
+    spoken = meaning.predicted
+    if spoken is None:
+        shown = np.flatnonzero(np.bincount(pseudo.reshape(-1), minlength=IGNORE + 1)[:FIRST_UNION]).tolist()
+        spoken = [*(one.index for one in catalogue().everything), *(index for index in shown if index)]
+    known = set(spoken) if config.classes is None else set(spoken) & set(config.classes)
+    return sorted(known - annotated)
 
 
 def _parts(patch: Patch, meaning: LabelMeaning, pseudo: np.ndarray | None, config: PromptConfig) -> Parts | None:
