@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -17,7 +19,7 @@ from typer.testing import CliRunner
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.cli.main import app
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.data_list import read_data_list
+from VISTA3DCore.evaluation.data_list import DataList, read_data_list
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.session import Segmenter
 from VISTA3DCore.network.architecture import build_network
@@ -162,14 +164,62 @@ def test_unknown_voxels_are_asked_for_nowhere(segmenter: Segmenter, tmp_path: Pa
     assert {one.classes for one in asked.values() if one.pseudo} == {(LIVER,), (RIGHT_KIDNEY,)}
 
 
-def test_what_is_there_is_kept(segmenter: Segmenter, tmp_path: Path) -> None:
+def test_what_is_there_is_kept_with_what_is_known_about_it(segmenter: Segmenter, tmp_path: Path) -> None:
     data = read_data_list(_list(tmp_path))
     first = prepare(data, tmp_path / "out", segmenter)
     times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.nii.gz")}
     again = prepare(data, tmp_path / "out", segmenter)
-    assert (len(times), again.report, again.path) == (2, {}, first.path)
+    assert (len(times), again.path) == (2, first.path)
+    assert again.report == first.report
+    assert set(again.report) == {"a", "c"}
     assert times == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.nii.gz")}
     assert not has_errors(validate(read_data_list(_healthy(again.path)), segmenter.config))
+
+
+def test_maps_are_made_anew_where_anything_that_decides_about_them_differs(
+    segmenter: Segmenter, tmp_path: Path
+) -> None:
+    data = _first_alone(read_data_list(_list(tmp_path)))
+
+    def kept(*options: object) -> bool:
+        """Return whether the map is the same file as before the call."""
+        path = read_data_list(tmp_path / "out" / "my_list.json").training[0].pseudo_label
+        before = path.stat().st_ino, path.stat().st_mtime_ns
+        prepare(data, tmp_path / "out", *options)
+        return before == (path.stat().st_ino, path.stat().st_mtime_ns)
+
+    prepare(data, tmp_path / "out", segmenter)
+    assert kept(segmenter)
+    assert not kept(segmenter, None, Reliability(agreement=0.5))
+    config = replace(segmenter.config, classes=(1, 3))
+    other = Segmenter.from_network(build_network(config), config)
+    assert not kept(other, None, Reliability(agreement=0.5))
+    assert read_data_list(tmp_path / "out" / "my_list.json").training[0].predicted == (1, 3)
+    other.provenance["hash"] = "sha256:other weights"
+    assert not kept(other, None, Reliability(agreement=0.5))
+
+    image = tmp_path / "a.nii.gz"
+    os.utime(image, (0, 0))
+    assert kept(other, None, Reliability(agreement=0.5))
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(image).dataobj) + np.int16(1), AFFINE), image)
+    assert not kept(other, None, Reliability(agreement=0.5))
+
+
+def _first_alone(data: DataList) -> DataList:
+    return replace(data, sections={"training": data.training[:1]})
+
+
+def test_a_map_of_an_interrupted_call_is_not_taken_for_a_good_one(segmenter: Segmenter, tmp_path: Path) -> None:
+    data = _first_alone(read_data_list(_list(tmp_path)))
+    first = prepare(data, tmp_path / "out", segmenter)
+    path = read_data_list(first.path).training[0].pseudo_label
+    path.with_name(path.name.replace(".nii.gz", ".json")).unlink()
+    path.write_bytes(b"half of it")
+
+    again = prepare(data, tmp_path / "out", segmenter)
+
+    assert again.report == first.report
+    assert Volume.read(path).shape == SHAPE
 
 
 def test_cases_of_one_name_in_two_lists_get_files_of_their_own(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def prepare(
 
     A model predicts what was not annotated, three times, of the CT as it is and of the CT a little larger and smaller.
     Where the predictions differ, the voxels are unknown (255); structures whose predictions differ much are left out.
-    Files that are there already are kept.
+    Maps that the same model made with the same options are kept.
 
     **Examples**
 

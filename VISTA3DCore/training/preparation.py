@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.imaging.writers import encode_nifti, label_dtype
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.progress import Progress
+from VISTA3DCore.training.file_marks import is_unchanged, mark
 from VISTA3DCore.training.pseudo_labels import PseudoLabel, Reliability, pseudo_label
 
 UNLABELLED = "unlabelled"
@@ -50,8 +51,8 @@ def prepare(
 ) -> Prepared:
     """Write pseudo-labels and supervoxels of a list's training cases, and a list with them, into a folder.
 
-    CTs of a section ``unlabelled`` become training cases. Files that are there already are kept, so that
-    an interrupted call goes on where it was.
+    CTs of a section ``unlabelled`` become training cases. Maps that were made from the same image by the same model
+    or generator with the same options are kept, so that an interrupted call continues where it was.
 
     :param segmenter: predicts pseudo-labels for the cases that are not completely annotated; None: none are made.
     :param supervoxels: their generator, for all cases; None: none are made.
@@ -74,39 +75,93 @@ def prepare(
     return made
 
 
-Maker = Callable[[Volume, Path, Progress], dict[str, Any]]
+@dataclass(frozen=True)
+class _Maker:
+    """How one map of a case is made.
+
+    :param path: of the map. A JSON file beside it says what it was made from and what is in it.
+    :param options: what decides about the map besides the image, plain JSON.
+    :param make: writes the map and returns what is in it, plain JSON.
+    :param fields: what the entry of the list says about the map, besides its path.
+    """
+
+    path: Path
+    options: Mapping[str, Any]
+    make: Callable[[Volume, Path, Progress], dict[str, Any]]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _record(self) -> Path:
+        return self.path.with_name(f"{self.path.name.removesuffix('.nii.gz')}.json")
+
+    def kept(self, image: Path) -> dict[str, Any] | None:
+        """Return what is in the map that is there; None if it is missing or was made in another way."""
+        try:
+            found = json.loads(self._record.read_text(encoding="utf-8")) if self.path.exists() else {}
+        except (OSError, ValueError):
+            return None
+        if not isinstance(found, dict) or found.get("options") != json.loads(json.dumps(self.options)):
+            return None
+        return found.get("content") if is_unchanged(image, found.get("image") or {}) else None
+
+    def made(self, image: Path, volume: Volume, progress: Progress) -> dict[str, Any]:
+        """Make the map and return what is in it.
+
+        The old record goes first and the new one comes last: after an interrupted call there is none, and the map is
+        made anew.
+        """
+        try:
+            self._record.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"'{self._record}' cannot be replaced: {error.strerror}.") from error
+        content = self.make(volume, self.path, progress)
+        record = {"options": self.options, "image": mark(image), "content": content}
+        _written(self._record, lambda file: file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
+        return content
 
 
 def _makers(
     item: DataItem, stem: Path, segmenter: Segmenter | None, generator: str | None, reliability: Reliability
-) -> dict[str, tuple[Path, Maker]]:
-    """Return what is to be made of a case: field of the list -> file, and how to make it.
+) -> dict[str, _Maker]:
+    """Return what is to be made of a case, by field of the list.
 
     :param stem: what the files' paths begin with.
     """
-    makers: dict[str, tuple[Path, Maker]] = {}
+    makers: dict[str, _Maker] = {}
     if segmenter is not None and not item.complete:
-        path = stem.with_name(f"{stem.name}_pseudo_label.nii.gz")
-        makers["pseudo_label"] = path, lambda *given: _predict(segmenter, reliability, *given)
+        looked_for = [one.index for one in segmenter.catalogue.resolve("everything", segmenter.available)]
+        model = {"name": segmenter.config.name, "hash": segmenter.provenance.get("hash")}
+        makers["pseudo_label"] = _Maker(
+            stem.with_name(f"{stem.name}_pseudo_label.nii.gz"),
+            {"model": model, "classes": looked_for, **asdict(reliability)},
+            lambda *given: _predict(segmenter, reliability, *given),
+            {"predicted": tuple(looked_for)},
+        )
     if generator is not None:
         path = stem.with_name(f"{stem.name}_supervoxels.nii.gz")
-        makers["supervoxel"] = path, lambda *given: _cut(generator, *given)
+        makers["supervoxel"] = _Maker(path, {"generator": generator}, lambda *given: _cut(generator, *given))
     return makers
 
 
-def _extended(item: DataItem, makers: Mapping[str, tuple[Path, Maker]], made: Prepared, progress: Progress) -> DataItem:
-    wanted = {name: one for name, one in makers.items() if not one[0].exists()}
+def _extended(item: DataItem, makers: Mapping[str, _Maker], made: Prepared, progress: Progress) -> DataItem:
+    """Return an item with the maps that are there or can be made."""
+    contents = {name: maker.kept(item.image) for name, maker in makers.items()}
+    wanted = [name for name, content in contents.items() if content is None]
     try:
         volume = Volume.read(item.image) if wanted else None
-        for number, (path, maker) in enumerate(wanted.values()):
+        for number, name in enumerate(wanted):
             part = progress.part(number / len(wanted), (number + 1) / len(wanted))
-            made.report.setdefault(item.name, {}).update(maker(volume, path, part))
+            contents[name] = makers[name].made(item.image, volume, part)
     except OutputError:
         raise
     except VistaError as error:
         progress.check()
         made.failures[item.name] = str(error)
-    return replace(item, **{name: path for name, (path, _) in makers.items() if path.exists()})
+    ready = {name: content for name, content in contents.items() if content is not None}
+    if ready:
+        made.report[item.name] = {key: value for content in ready.values() for key, value in content.items()}
+    fields = {key: value for name in ready for key, value in makers[name].fields.items()}
+    return replace(item, **{name: makers[name].path for name in ready}, **fields)
 
 
 def _predict(
@@ -161,9 +216,10 @@ def _entry(item: DataItem) -> dict[str, Any]:
     """Return an item as an entry of a list; paths are absolute, because the new list lies elsewhere."""
     files = {name: getattr(item, name) for name in ("image", "label", "pseudo_label", "supervoxel")}
     labels = {str(value): list(ids) or item.names.get(value, str(value)) for value, ids in item.classes.items()}
+    predicted = {} if item.predicted is None else {"predicted": list(item.predicted)}
     facts = {"name": item.name, "labels": labels, "complete": item.complete, "weight": item.weight}
     fold = {} if item.fold is None else {"fold": item.fold}
-    return facts | fold | {name: str(path.resolve()) for name, path in files.items() if path is not None}
+    return facts | fold | predicted | {name: str(path.resolve()) for name, path in files.items() if path is not None}
 
 
 def _stem(dataset: str, case: str) -> str:
