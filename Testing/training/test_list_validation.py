@@ -169,6 +169,30 @@ def test_folds_split_cases_and_groups_become_their_members(folder):
     assert learned[0].classes == {1: (14, 5)}
 
 
+def test_a_fold_that_does_not_exist_is_refused(folder):
+    entries = [{"image": f"{n}.nii.gz", "label": f"{n}_seg.nii.gz", "fold": n} for n in range(2)]
+    entries.append({"image": "bare.nii.gz", "supervoxel": "sv.nii.gz", "fold": 2})
+    with pytest.raises(InputError, match=r"Fold 9 has no labeled case .* the folds of the data are: 0, 1, 2\."):
+        split_cases([folder.data(entries)], 9)
+    with pytest.raises(InputError, match="Fold 2 has no labeled case"):
+        split_cases([folder.data(entries)], 2)
+    without = [{key: value for key, value in one.items() if key != "fold"} for one in entries]
+    with pytest.raises(InputError, match="no entry of the data has a 'fold'"):
+        split_cases([folder.data(without)], 0)
+
+
+def test_a_validation_section_validates_where_no_fold_is_chosen(folder):
+    entries = [{"image": f"{n}.nii.gz", "label": f"{n}_seg.nii.gz", "fold": n} for n in range(2)]
+    section = [{"image": "v.nii.gz", "label": "v_seg.nii.gz"}, {"image": "bare.nii.gz"}]
+    data = folder.data(entries, validation=section)
+
+    learned, held_out = split_cases([data])
+    assert ([case.name for case in learned], [case.name for case in held_out]) == (["0", "1"], ["v"])
+    assert held_out[0].classes == {1: (1,), 2: (3,)}
+    learned, held_out = split_cases([data], 1)
+    assert ([case.name for case in learned], [case.name for case in held_out]) == (["0"], ["1"])
+
+
 def test_the_folder_of_real_cts_is_in_order(ct_data):
     problems = validate(read_data_list(ct_data), MODEL)
     assert not has_errors(problems), problems

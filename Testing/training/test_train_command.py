@@ -66,7 +66,7 @@ def test_a_stage_is_trained_from_a_list_and_gone_on_with(data, start, tmp_path):
 
     code, _, told = _train("automatic", data, *run, "--set", "steps=3")
     assert code == 0, told
-    assert "automatic: 2 cases, 3 classes, 3 steps, on cpu" in told
+    assert "automatic: 2 cases, 3 classes, 3 steps, validation with 1 case, on cpu" in told
     assert "Stopped at step 3: the schedule is complete" in told
     assert "Best mean Dice on the held-out patches" in told
     assert load_checkpoint(tmp_path / "run" / "model.safetensors")[0].classes == (LIVER, SPLEEN, KIDNEY)

@@ -38,7 +38,13 @@ Config = Annotated[
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="One value, e.g. optimizer.learning_rate=1e-4.")
 ]
-Fold = Annotated[int | None, typer.Option("--fold", help="The fold of the lists that validates instead of teaching.")]
+Fold = Annotated[
+    int | None,
+    typer.Option(
+        "--fold",
+        help="The fold of the lists that validates instead of teaching; by default their section 'validation' does.",
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Say everything that is wrong with the data, and stop.")]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0.0, help="Stop after this time, to be gone on with.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that prepare patches; 0: none.")]

@@ -29,8 +29,8 @@ from typing import Any
 from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
 from VISTA3DCore.errors import InputError, UnknownStructureError
 
-TRAINING, TESTING = "training", "testing"
-_SECTIONS = {"train": TRAINING, "test": TESTING}
+TRAINING, VALIDATION, TESTING = "training", "validation", "testing"
+_SECTIONS = {"train": TRAINING, "val": VALIDATION, "test": TESTING}
 _FILES = ("index.json", "dataset.json")
 _IMAGE_TYPES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd", ".mha", ".mhd")
 
@@ -73,7 +73,7 @@ class DataList:
 
     :param name: of the dataset.
     :param path: the file that it was read from.
-    :param sections: the items by section: ``training``, ``testing`` and whatever else the list holds.
+    :param sections: the items by section: ``training``, ``validation``, ``testing`` and whatever else the list holds.
     """
 
     name: str
@@ -84,6 +84,11 @@ class DataList:
     def training(self) -> tuple[DataItem, ...]:
         """What may be learned from, folds for validation included."""
         return self.sections.get(TRAINING, ())
+
+    @property
+    def validation(self) -> tuple[DataItem, ...]:
+        """What judges a network while it learns; never learned from."""
+        return self.sections.get(VALIDATION, ())
 
     @property
     def testing(self) -> tuple[DataItem, ...]:

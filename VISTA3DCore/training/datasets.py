@@ -188,20 +188,32 @@ def _leaves(indices: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(leaf for leaves in found for leaf in leaves))
 
 
-def split_cases(data: Iterable[DataList], fold: int | None = None) -> tuple[list[Case], list[Case]]:
+def split_cases(data: Sequence[DataList], fold: int | None = None) -> tuple[list[Case], list[Case]]:
     """Return the cases to learn from and those to validate with, of several datasets.
 
-    :param fold: the fold to validate with; None learns from all of section ``training``.
-    :raises InputError: if nothing is left to learn from.
+    :param fold: the fold to validate with; None learns from all of section ``training`` and validates with section
+        ``validation``, where there is one.
+    :raises InputError: if nothing is left to learn from, or the fold has nothing to validate with.
     """
     cases = [case_of(item, one.name) for one in data for item in one.training]
     usable = [case for case in cases if case.label or case.pseudo_label or case.supervoxel]
-    held_out = [case for case in usable if fold is not None and case.fold == fold and case.label and case.image]
+    if fold is None:
+        held_out = [case_of(item, one.name) for one in data for item in one.validation if item.label]
+    else:
+        held_out = [case for case in usable if case.fold == fold and case.label]
+    held_out = [case for case in held_out if case.image is not None]
     learned = [case for case in usable if fold is None or case.fold != fold]
     if not learned:
         beside = "" if fold is None else f" outside fold {fold}"
         raise InputError(f"The data lists hold no training case{beside}; give 'training' entries with labels.")
+    if fold is not None and not held_out:
+        raise InputError(f"Fold {fold} has no labeled case to validate with; {_known_folds(usable)}.")
     return learned, held_out
+
+
+def _known_folds(cases: Iterable[Case]) -> str:
+    folds = sorted({case.fold for case in cases if case.fold is not None})
+    return f"the folds of the data are: {', '.join(map(str, folds))}" if folds else "no entry of the data has a 'fold'"
 
 
 def load_case(case: Case, config: ModelConfig, minimum_size: int | Sequence[int]) -> LoadedCase:

@@ -43,6 +43,7 @@ class Task:
     :param steps: length of the schedule.
     :param samples: at least ``steps * recipe.batch``.
     :param validation: samples of held-out cases, or None.
+    :param held_out: how many cases these samples come from.
     :param start: weights to begin with; None: random ones.
     :param kept_classes: classes of the starting model whose answers are kept, where the recipe distils.
     :param origin: what else decides about the weights (data, starting model), plain JSON.
@@ -57,6 +58,7 @@ class Task:
     start: Weights | None = None
     kept_classes: tuple[int, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

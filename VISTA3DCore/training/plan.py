@@ -105,6 +105,7 @@ def planned(
         validation=_validation(recipe, model, held_out, prompts, choices.cache),
         start=None if start is None else start.weights,
         kept_classes=kept,
+        held_out=len(held_out),
         origin={"cases": [_described(case) for case in cases], "start": start.digest if start else None},
     )
 
@@ -266,4 +267,5 @@ def described(task: Task) -> str:
     """Return a line about a task for people."""
     count = len(task.origin["cases"])
     known = "all classes of its label set" if task.model.classes is None else f"{len(task.model.classes)} classes"
-    return f"{count} case{'s' * (count != 1)}, {known}, {task.steps} steps"
+    judged = f", validation with {task.held_out} case{'s' * (task.held_out != 1)}" if task.held_out else ""
+    return f"{count} case{'s' * (count != 1)}, {known}, {task.steps} steps{judged}"
