@@ -173,7 +173,7 @@ def test_what_is_there_is_kept_with_what_is_known_about_it(segmenter: Segmenter,
     assert again.report == first.report
     assert set(again.report) == {"a", "c"}
     assert times == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.nii.gz")}
-    assert not has_errors(validate(read_data_list(_healthy(again.path)), segmenter.config))
+    assert not has_errors(validate([read_data_list(_healthy(again.path))], segmenter.config))
 
 
 def test_maps_are_made_anew_where_anything_that_decides_about_them_differs(

@@ -92,6 +92,26 @@ def test_check_says_everything_that_is_wrong(data):
     assert "training would fail or learn nonsense" in told
 
 
+def test_training_stops_at_errors_of_the_data_before_it_begins(data, start, tmp_path):
+    mask = nibabel.load(data.parent / "label1.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(mask.dataobj) * 0.5, mask.affine), data.parent / "label1.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.full((16,) * 3, 255, np.uint8), mask.affine), data.parent / "label2.nii.gz")
+    run = ("--run", tmp_path / "run", "--start", start, "--set", "steps=1")
+
+    code, _, told = _train("automatic", data, *run)
+    assert code == 3
+    assert "error: The label of 'ct1' must hold whole numbers" in " ".join(told.split())
+    assert "error: No voxel of the label of 'ct2' belongs to a structure: it holds 255" in " ".join(told.split())
+    assert "2 errors in the data" in told
+    assert not (tmp_path / "run").exists()
+
+    content = json.loads(data.read_text(encoding="utf-8"))
+    content["training"] = [content["training"][0], content["training"][2]]
+    data.write_text(json.dumps(content), encoding="utf-8")
+    code, _, told = _train("automatic", data, *run, "--no-check")
+    assert (code, "error:" in told) == (0, False), told
+
+
 def test_finetune_adds_a_class(data, start, tmp_path):
     changes = ("--steps", 2, "--set", "prompts.iterations=1", "--cache", tmp_path / "cache")
 

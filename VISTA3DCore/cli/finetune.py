@@ -33,7 +33,7 @@ def finetune(  # noqa: PLR0913, PLR0917 - each parameter is an option
     config: training_run.Config = None,
     changes: training_run.Changes = None,
     fold: training_run.Fold = None,
-    check: training_run.Check = False,
+    check: training_run.Check = None,
     minutes: training_run.Minutes = None,
     workers: training_run.Workers = 0,
     cache: training_run.Cache = None,
@@ -52,7 +52,7 @@ def finetune(  # noqa: PLR0913, PLR0917 - each parameter is an option
     - `vista3d finetune mini --data two_hearts.json --run runs/heart --branch automatic --steps 300`
     """
     training_run.require_training()
-    from VISTA3DCore.training.plan import Choices, model_of, planned, read_start
+    from VISTA3DCore.training.plan import Choices, expected_model, planned, read_start
     from VISTA3DCore.training.recipe import read_recipe
 
     branch_changes = _BRANCHES[branch] + ([f"steps={steps}"] if steps else [])
@@ -62,10 +62,11 @@ def finetune(  # noqa: PLR0913, PLR0917 - each parameter is an option
     session = training_run.Session(run, device, workers, minutes, check, quiet)
     training_run.conduct(
         session,
-        [*lists, *rehearsed],
-        lambda: model_of(recipe, begin),
+        lists,
+        lambda: expected_model(recipe, begin),
         lambda progress: planned(recipe, lists, begin, rehearsed, Choices(fold, cache), progress),
         fold,
+        rehearsed,
     )
 
 

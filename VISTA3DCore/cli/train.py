@@ -27,7 +27,7 @@ def train(  # noqa: PLR0913, PLR0917 - each parameter is an option
     config: training_run.Config = None,
     changes: training_run.Changes = None,
     fold: training_run.Fold = None,
-    check: training_run.Check = False,
+    check: training_run.Check = None,
     minutes: training_run.Minutes = None,
     workers: training_run.Workers = 0,
     cache: training_run.Cache = None,
@@ -44,7 +44,7 @@ def train(  # noqa: PLR0913, PLR0917 - each parameter is an option
     - `torchrun --nproc-per-node 4 -m -- VISTA3DCore.cli train automatic --data a.json --run runs/3 --set batch=4`
     """
     training_run.require_training()
-    from VISTA3DCore.training.plan import Choices, model_of, planned, read_start
+    from VISTA3DCore.training.plan import Choices, expected_model, planned, read_start
     from VISTA3DCore.training.recipe import read_recipe
 
     recipe = read_recipe(stage, config, changes or ())
@@ -54,7 +54,7 @@ def train(  # noqa: PLR0913, PLR0917 - each parameter is an option
     training_run.conduct(
         session,
         lists,
-        lambda: model_of(recipe, begin),
+        lambda: expected_model(recipe, begin),
         lambda progress: planned(recipe, lists, begin, choices=Choices(fold, cache), progress=progress),
         fold,
     )

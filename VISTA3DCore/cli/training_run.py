@@ -45,7 +45,13 @@ Fold = Annotated[
         help="The fold of the lists that validates instead of teaching; by default their section 'validation' does.",
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Say everything that is wrong with the data, and stop.")]
+Check = Annotated[
+    bool | None,
+    typer.Option(
+        "--check/--no-check",
+        help="--check: say everything that is wrong with the data, and stop. --no-check: train without looking first.",
+    ),
+]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0.0, help="Stop after this time, to be gone on with.")]
 Workers = Annotated[int, typer.Option("--workers", min=0, help="Processes that prepare patches; 0: none.")]
 Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keeps prepared cases between runs.")]
@@ -53,13 +59,16 @@ Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep
 
 @dataclass(frozen=True)
 class Session:
-    """How a run is made: where, on what, and for how long."""
+    """How a run is made: where, on what, and for how long.
+
+    :param check: True only checks the data, None checks it before training, False does not.
+    """
 
     folder: Path | None
     device: str
     workers: int
     minutes: float | None
-    check: bool
+    check: bool | None
     quiet: bool
 
 
@@ -83,39 +92,61 @@ def conduct(
     model: Callable[[], ModelConfig],
     plan: Callable[[Progress], Task],
     fold: int | None,
+    old: Sequence[DataList] = (),
 ) -> None:
-    """Check the data or train, and tell about it."""
+    """Check the data, then train and report.
+
+    :param old: lists that are rehearsed.
+    :raises InputError: if the data have errors.
+    """
     main = os.environ.get("RANK", "0") == "0"
     with spoken_warnings(), Reporter(session.quiet or not main) as reporter, _terminated(reporter.progress):
         if session.check:
-            check(lists, model(), fold, reporter.progress)
+            check(lists, model(), fold, reporter.progress, old)
+            cases = sum(len(one.training) for one in (*lists, *old))
+            say(f"{cases} training case{'s' * (cases != 1)} checked: nothing stands in the way.")
             return
         if session.folder is None:
             raise InputError("Give the run a folder with --run DIR.")
-        task = plan(reporter.progress.part(0.0, 0.02))
+        if session.check is None and not _begun(session.folder):
+            check(lists, model(), fold, reporter.progress.part(0.0, 0.01), old, main)
+        task = plan(reporter.progress.part(0.01, 0.02))
         outcome = _run(session, task, reporter.progress)
     if main and not session.quiet:
         _tell(outcome)
 
 
-def check(lists: Sequence[DataList], model: ModelConfig, fold: int | None, progress: Progress) -> None:
-    """Say everything that is wrong with data lists.
+def check(
+    lists: Sequence[DataList],
+    model: ModelConfig,
+    fold: int | None,
+    progress: Progress,
+    old: Sequence[DataList] = (),
+    speak: bool = True,
+) -> None:
+    """Print everything that is wrong with data lists.
 
+    :param speak: False in all processes of a run but one.
     :raises InputError: if training must not start.
     """
     from VISTA3DCore.training.validation import has_errors, validate
 
-    problems = []
-    for number, one in enumerate(lists):
-        part = progress.part(number / len(lists), (number + 1) / len(lists))
-        problems += validate(one, model, fold, part)
-    for problem in problems:
+    problems = validate(lists, model, fold, progress, old)
+    for problem in problems if speak else ():
         say(f"{problem.severity}: {problem}", "red" if problem.severity == "error" else "yellow")
     if has_errors(problems):
         count = sum(problem.severity == "error" for problem in problems)
-        raise InputError(f"{count} error{'s' * (count > 1)} in the data; training would fail or learn nonsense.")
-    cases = sum(len(one.training) for one in lists)
-    say(f"{cases} training case{'s' * (cases != 1)} checked: nothing stands in the way.")
+        raise InputError(
+            f"{count} error{'s' * (count > 1)} in the data; training would fail or learn nonsense. "
+            "Correct the data, or train without this check (--no-check)."
+        )
+
+
+def _begun(folder: Path) -> bool:
+    """Return whether a run is resumed: its data were checked when it began and must not have changed since."""
+    from VISTA3DCore.training.checkpointing import RunFolder
+
+    return bool(RunFolder(folder, 1).saved())
 
 
 def _run(session: Session, task: Task, progress: Progress) -> Outcome:

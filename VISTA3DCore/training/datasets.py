@@ -38,6 +38,9 @@ _PLANNED = re.compile(r"[PCI]TV", re.IGNORECASE)
 GRID_TOLERANCE = 0.05
 """Corners of an image and its label map may differ by this part of a voxel: headers are rounded."""
 
+WHOLE_TOLERANCE = 1e-3
+"""Values of a label map that are stored as scaled numbers may differ from whole numbers by this much."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -280,9 +283,13 @@ def label_volume(path: Path, image: Volume, what: str) -> Volume:
     """Read a label map and check that it lies on the grid of an image; flipped or permuted storage is the same grid.
 
     :param what: begins the sentence of an error, such as "label of 'liver_3'".
-    :raises InputError: if it cannot be read or has another grid.
+    :raises InputError: if it cannot be read, has another grid, or holds other values than whole numbers from 0 on.
     """
-    volume = Volume.read(path)
+    try:
+        volume = Volume.read(path)
+    except InputError as error:
+        raise InputError(f"The {what} cannot be read: {error}") from error
+    _check_whole(volume.array, what)
     (own, own_affine), (others, others_affine) = (to_ras(one.array, one.affine) for one in (volume, image))
     if own.shape == others.shape:
         corner = np.array([[0, 0, 0], own.shape])
@@ -295,6 +302,19 @@ def label_volume(path: Path, image: Volume, what: str) -> Volume:
         f"The {what} and its image have different grids: {sizes[0]} voxels of {spacings[0]} mm and {sizes[1]} voxels "
         f"of {spacings[1]} mm, or another position; resample one of them."
     )
+
+
+def _check_whole(array: np.ndarray, what: str) -> None:
+    """:raises InputError: if values are no whole numbers, as after linear interpolation, or negative."""
+    if array.dtype.kind == "f":
+        off = ~(np.abs(array - np.rint(array)) <= WHOLE_TOLERANCE)
+        if off.any():
+            raise InputError(
+                f"The {what} must hold whole numbers from 0 on, and {np.count_nonzero(off):,} of its voxels do not, "
+                f"such as {array[off][0]:g}; if it was resampled, use nearest-neighbor interpolation."
+            )
+    if array.size and array.min() < -WHOLE_TOLERANCE:
+        raise InputError(f"The {what} must hold whole numbers from 0 on; it holds {array.min():g}.")
 
 
 def nearest(labels: Volume, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -128,6 +128,15 @@ def model_of(recipe: Recipe, start: Start | None) -> ModelConfig:
     return wanted
 
 
+def expected_model(recipe: Recipe, start: Start | None) -> ModelConfig:
+    """Return what the labels of the data may mean: as :func:`model_of`; a starting model learns new classes.
+
+    :raises ModelError: as :func:`model_of`.
+    """
+    model = model_of(recipe, start)
+    return model if start is None else replace(model, classes=None)
+
+
 def chosen_cases(
     recipe: Recipe, lists: Sequence[DataList], fold: int | None, progress: Progress | None = None
 ) -> tuple[list[Case], list[Case]]:
