@@ -233,12 +233,24 @@ def checked(recipe: Recipe) -> Recipe:
     """
     unknown = {*recipe.frozen, *recipe.optimizer.rates} - set(PARTS)
     shares = (recipe.data.synthetic, recipe.data.rehearsal, recipe.prompts.drop_label, recipe.prompts.drop_clicks)
-    counts = (recipe.batch, recipe.loss.together, recipe.saving.every, recipe.saving.keep, recipe.validation.every)
+    counts = {
+        "steps": recipe.steps,
+        "epochs": recipe.epochs,
+        "patches_per_case": recipe.patches_per_case,
+        "batch": recipe.batch,
+        "loss.together": recipe.loss.together,
+        "saving.every": recipe.saving.every,
+        "saving.keep": recipe.saving.keep,
+        "validation.every": recipe.validation.every,
+        "validation.patches": recipe.validation.patches,
+        "validation.patience": recipe.validation.patience,
+    }
+    none = [f"{name} is {count}" for name, count in counts.items() if count is not None and count < 1]
     problems = {
         f"there is no part '{next(iter(sorted(unknown)), '')}' of the network; parts are {', '.join(PARTS)}": unknown,
         f"precision must be one of {', '.join(PRECISIONS)}": recipe.precision not in PRECISIONS,
         "shares and probabilities lie between 0 and 1": not all(0 <= one <= 1 for one in shares),
-        "batch, together, every and keep are at least 1": min(counts) < 1,
+        f"{', '.join(none)}; it must be at least 1": none,
         "the learning rate must be positive": not recipe.optimizer.learning_rate > 0,
         "every part of the network is frozen": set(recipe.frozen) == set(PARTS),
     }
