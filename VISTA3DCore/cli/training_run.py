@@ -166,7 +166,11 @@ def _tell(outcome: Outcome) -> None:
     say(f"Stopped at step {outcome.step}: {outcome.reason}. Last losses: {losses or 'none'}.")
     if outcome.best is not None:
         say(f"Best mean Dice on the held-out patches: {outcome.best:.3f}.")
+    for note in outcome.notes:
+        say(f"Note: {note}", "yellow")
     say(f"The model: {outcome.model}")
+    if outcome.last is not None:
+        say(f"The last weights, beside the best ones: {outcome.last}")
 
 
 @contextmanager

@@ -22,14 +22,16 @@ class RunFolder:
     """A folder that holds one run.
 
     ``recipe.yaml`` and ``run.json`` say what it is, ``checkpoints/`` holds its states, ``model.safetensors`` its
-    result, ``tensorboard/`` its curves.
+    result, ``last.safetensors`` the last weights where the result is an earlier, better model, ``tensorboard/`` its
+    curves.
 
     :param keep: states that are kept.
     """
 
     def __init__(self, path: Path, keep: int) -> None:
         self.path, self._keep = path, keep
-        self.states, self.model, self.curves = path / "checkpoints", path / "model.safetensors", path / "tensorboard"
+        self.states, self.curves = path / "checkpoints", path / "tensorboard"
+        self.model, self.last = path / "model.safetensors", path / "last.safetensors"
 
     def begin(self, recipe: str, identity: Mapping[str, Any], write: bool) -> None:
         """Make the folder, or check that the run in it is the same one.

@@ -63,13 +63,24 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its step, why it stopped, the last mean losses, the best validation, and the model file."""
+    """How a run ended.
+
+    :param step: the last one.
+    :param reason: why it stopped.
+    :param losses: their means over the last steps.
+    :param best: the mean Dice of the best validation; None if nothing could be measured, or nothing above 0.
+    :param model: the file with the result.
+    :param last: the file with the last weights, where the result is the best validated model.
+    :param notes: sentences about what went wrong on the way.
+    """
 
     step: int
     reason: str
     losses: Losses
     best: float | None
     model: Path
+    last: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Trainer:
@@ -91,6 +102,7 @@ class Trainer:
         self.network = self._begun()
         branches = Branches(self.network, self.processes.arithmetic)
         self.objective = Objective(branches, self.recipe.loss, task.prompts, self.recipe.seed, self._teacher())
+        self._interval = self.recipe.validation.interval(task.steps)
         self._judge = Judge(self.objective, task.validation, self.processes, self.recipe.validation)
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
         self.optimizer = self._optimizer()
@@ -118,7 +130,9 @@ class Trainer:
                 f"Stopped after step {self.step} of {self.task.steps}; the same command goes on from there."
             )
         done = "the schedule is complete" if self.step >= self.task.steps else "nothing got better any more"
-        return Outcome(self.step, reason or done, curves.recent, self._judge.best, self.folder.model)
+        last = None if self._judge.best is None else self.folder.last
+        notes = tuple(self._notes())
+        return Outcome(self.step, reason or done, curves.recent, self._judge.best, self.folder.model, last, notes)
 
     def learn(self, batch: list[Sample], stop: bool = False) -> tuple[Losses, bool]:
         """Make one step on this process's part of a batch.
@@ -174,13 +188,13 @@ class Trainer:
 
     def _validate(self, curves: Curves) -> None:
         last = self.step == self.task.steps
-        if self.task.validation is None or (self.step % self.recipe.validation.every and not last):
+        if self.task.validation is None or (self.step % self._interval and not last):
             return
         with self.average.in_place(self.network):
             scores, better = self._judge.judge()
         curves.add_scores(self.step, scores)
         if better:
-            self._write_model()
+            self._write_model(self.folder.model)
 
     def _update(self, batch: list[Sample], touched: list[bool]) -> None:
         """Change the weights by the gradients of all processes."""
@@ -266,15 +280,19 @@ class Trainer:
         """Leave the state and the result behind."""
         if self.processes.main and not (self.folder.states / f"step-{self.step:08d}.pt").exists():
             self.save()
-        if self._judge.best is None:
-            self._write_model()
+        self._write_model(self.folder.model if self._judge.best is None else self.folder.last)
 
-    def _write_model(self) -> None:
+    def _notes(self) -> Iterator[str]:
+        if self.task.validation is not None and self._judge.best is None and self.step:
+            found = "the Dice stayed 0" if self._judge.scored else "nothing could be measured"
+            yield f"On the held-out patches {found}, so that the model is the last one, not the best one."
+
+    def _write_model(self, path: Path) -> None:
         if self.processes.main:
             kind = torch.float16 if self.recipe.saving.half else torch.float32
             facts = {"recipe": self.recipe.name, "step": str(self.step)}
             weights = self.average.state or self.network.state_dict()
-            save_checkpoint(self.folder.model, self.task.model, weights, kind, facts)
+            save_checkpoint(path, self.task.model, weights, kind, facts)
 
 
 def mean_losses(history: list[Losses]) -> Losses:

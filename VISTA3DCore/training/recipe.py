@@ -136,14 +136,18 @@ class SavingRecipe:
 class ValidationRecipe:
     """How often the network is judged.
 
-    :param every: steps between validations.
+    :param every: steps between validations; None: an eighth of the run, 1000 at most.
     :param patches: fixed ones of the held-out cases.
     :param patience: stop early after so many validations without a better one; None: never.
     """
 
-    every: int = 1000
+    every: int | None = None
     patches: int = 32
     patience: int | None = None
+
+    def interval(self, steps: int) -> int:
+        """Return the steps between validations of a run of so many."""
+        return max(1, min(1000, steps // 8)) if self.every is None else self.every
 
 
 @dataclass(frozen=True)
