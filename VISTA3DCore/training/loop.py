@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from VISTA3DCore.training.distillation import Teacher
 from VISTA3DCore.training.fitting import memory_told
 from VISTA3DCore.training.initialisation import expect_background, localise_attention
 from VISTA3DCore.training.judging import Judge
+from VISTA3DCore.training.loss_watch import LossWatch
 from VISTA3DCore.training.objective import Losses, Objective
 from VISTA3DCore.training.parts import freeze, parameter_groups
 from VISTA3DCore.training.processes import Processes
@@ -107,6 +109,7 @@ class Trainer:
         self.parameters = [one for one in self.network.parameters() if one.requires_grad]
         self.optimizer = self._optimizer()
         self.average = MovingAverage(self.network, self.recipe.optimizer.average_decay)
+        self._watch, self._warned = LossWatch(), False
         self.step = 0
         self._restore()
 
@@ -162,6 +165,7 @@ class Trainer:
                 "average": self.average.state,
                 "scaler": self.processes.scaler_state(),
                 "judge": self._judge.state(),
+                "losses": self._watch.state(),
             }
         )
 
@@ -177,6 +181,7 @@ class Trainer:
         stop = progress.cancelled or time.monotonic() >= until
         losses, stopping = self.learn(batch, stop)
         curves.add(self.step, losses, self.optimizer.param_groups)
+        self._watch_losses(losses)
         self._validate(curves)
         due = self.step % self.recipe.saving.every == 0
         if due or stopping or self._judge.patient_no_more:
@@ -185,6 +190,14 @@ class Trainer:
         if stopping:
             return "the time is up" if time.monotonic() >= until else "cancelled"
         return "nothing got better any more" if self._judge.patient_no_more else ""
+
+    def _watch_losses(self, losses: Losses) -> None:
+        """Say once, as soon as it is seen, that losses grow."""
+        self._watch.add(losses)
+        sentence = "" if self._warned or not self.processes.main else self._watch.sentence()
+        if sentence:
+            self._warned = True
+            warnings.warn(f"Step {self.step}: {sentence}", UserWarning, stacklevel=2)
 
     def _validate(self, curves: Curves) -> None:
         last = self.step == self.task.steps
@@ -274,6 +287,8 @@ class Trainer:
         self.average.restore(state["average"])
         self.processes.restore_scaler(state["scaler"])
         self._judge.restore(state["judge"])
+        if "losses" in state:
+            self._watch.restore(state["losses"])
         self.step = state["step"]
 
     def _finish(self) -> None:
@@ -283,6 +298,8 @@ class Trainer:
         self._write_model(self.folder.model if self._judge.best is None else self.folder.last)
 
     def _notes(self) -> Iterator[str]:
+        if sentence := self._watch.sentence():
+            yield sentence
         if self.task.validation is not None and self._judge.best is None and self.step:
             found = "the Dice stayed 0" if self._judge.scored else "nothing could be measured"
             yield f"On the held-out patches {found}, so that the model is the last one, not the best one."
