@@ -67,6 +67,12 @@ def test_unknown_stages_and_files_are_one_sentence(tmp_path):
         read_recipe("automatic", tmp_path / "none.yaml")
 
 
+def test_a_window_of_which_one_voxel_is_left_is_refused():
+    with pytest.raises(InputError, match=r"16 x 16 x 16 is too small .* 5 levels.* Set model.window=\[32, 32, 32\]"):
+        model_of(read_recipe("interactive", changes=["model.window=[16, 16, 16]"]), None)
+    assert model_of(read_recipe("interactive", changes=["model.window=[16, 16, 32]"]), None).window == (16, 16, 32)
+
+
 def test_a_starting_model_of_another_architecture_is_one_sentence():
     start = Start(MODEL, {}, "")
 

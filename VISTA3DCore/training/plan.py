@@ -114,10 +114,18 @@ def model_of(recipe: Recipe, start: Start | None) -> ModelConfig:
     """Return the configuration of the model that is trained; a starting model must have its architecture.
 
     :raises ModelError: if it has not.
+    :raises InputError: if the window is too small to learn from.
     """
+    wanted = recipe.model_config(None if start is None else start.config)
+    smallest = 2 ** (len(wanted.blocks_down) - 1)
+    if all(side == smallest for side in wanted.window):
+        raise InputError(
+            f"A window of {' x '.join(map(str, wanted.window))} is too small to train a network of "
+            f"{len(wanted.blocks_down)} levels: one voxel is left on the coarsest. "
+            f"Set model.window=[{', '.join([str(2 * smallest)] * 3)}] or larger."
+        )
     if start is None:
-        return recipe.model_config()
-    wanted = recipe.model_config(start.config)
+        return wanted
     for name in _ARCHITECTURE:
         own, found = getattr(wanted, name), getattr(start.config, name)
         if own != found:
