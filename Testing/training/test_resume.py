@@ -155,6 +155,29 @@ def test_torch_that_cannot_write_is_a_full_disk(tmp_path):
     assert "['step-00000001.pt']" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of processes")
+def test_a_full_disk_is_one_sentence_and_ends_the_curves_alone(tmp_path):
+    code = (
+        "import resource, signal, sys, warnings, pathlib\n"
+        "from VISTA3DCore.cli.console import spoken_warnings\n"
+        "from VISTA3DCore.training.curves import Curves\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "with spoken_warnings():\n"
+        "    curves = Curves(pathlib.Path(sys.argv[1]), 0)\n"
+        "    for step in range(2000):\n"
+        "        curves.add(step, {'prompt': 1.0}, [])\n"
+        "    curves.close()\n"
+        "print('done')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "done\n"
+    assert done.stderr.strip() == "Note: The curves cannot be written any more (File too large)."
+
+
 def test_a_damaged_state_is_passed_over(tmp_path):
     folder = RunFolder(tmp_path, 3)
     folder.states.mkdir()

@@ -104,9 +104,13 @@ def _difference(key: str, found: Any, wanted: Any) -> str:
 
 def _save(state: State, path: Path) -> None:
     try:
-        torch.save(state, path)
-    except RuntimeError as error:  # how torch reports a full disk
-        raise OSError(str(error).splitlines()[0]) from error
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:  # torch's own, about its position in the file; the disk's is what it came from
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        raise cause or OSError(str(error).splitlines()[0]) from None
 
 
 def _read(path: Path) -> dict[str, Any]:

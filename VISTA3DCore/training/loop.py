@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,11 +124,12 @@ class Trainer:
         """
         progress, reason = Progress.of(progress), ""
         curves = Curves(self.folder.curves if self.processes.main else None, self.step)
-        for batch in self._batches() if self.step < self.task.steps and not self._judge.patient_no_more else ():
-            reason = self._advance(batch, curves, progress, until)
-            if reason:
-                break
-        self._finish()
+        with closing(curves):
+            for batch in self._batches() if self.step < self.task.steps and not self._judge.patient_no_more else ():
+                reason = self._advance(batch, curves, progress, until)
+                if reason:
+                    break
+            self._finish()
         if reason == "cancelled":
             raise Cancelled(
                 f"Stopped after step {self.step} of {self.task.steps}; the same command goes on from there."
