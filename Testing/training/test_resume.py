@@ -200,3 +200,36 @@ def test_a_loss_that_is_no_number_stops_with_the_state_before_it(tmp_path):
     assert str(trainer.folder.states) in str(caught.value)
     assert state["step"] == trainer.step
     assert all(torch.isfinite(value).all() for value in state["network"].values())
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_loading_processes_end_with_a_killed_run(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TRAINING_CHILD_WORKERS": "2"}
+    script = Path(__file__).with_name("training_child.py")
+    run = subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path), "saving.every=1", "steps=5000"], env=environment
+    )
+    try:
+        _until(lambda: list((tmp_path / "checkpoints").glob("*.pt")))
+        children = [int(one) for one in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    finally:
+        run.kill()
+        run.wait()
+
+    assert len(children) == 2
+    _until(lambda: not any(_runs(one) for one in children))
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process is there and no zombie, which only waits for someone to ask for its exit code."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _until(condition: object, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

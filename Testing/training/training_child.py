@@ -1,10 +1,11 @@
 """A run of training in a process of its own: ``python training_child.py FOLDER [NAME=VALUE ...]``.
 
-It is killed by a test, started by torchrun in another.
+It is killed by a test, started by torchrun in another. ``TRAINING_CHILD_WORKERS`` says how many processes load.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def main() -> None:
         "precision=fp32",
         *changes,
     )
-    Trainer(task(chosen, [phantom(0), phantom(1)]), Path(sys.argv[1]), device="cpu").run()
+    workers = int(os.environ.get("TRAINING_CHILD_WORKERS", "0"))
+    Trainer(task(chosen, [phantom(0), phantom(1)]), Path(sys.argv[1]), device="cpu", workers=workers).run()
 
 
 if __name__ == "__main__":

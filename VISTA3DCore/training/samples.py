@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import connection
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
@@ -69,6 +73,7 @@ def batches(samples: Samples, first: int, last: int, numbers: range, workers: in
         num_workers=workers,
         collate_fn=_unchanged,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_end_with_parent,
     )
     batch: list[Sample] = []
     for sample in loader:
@@ -76,6 +81,20 @@ def batches(samples: Samples, first: int, last: int, numbers: range, workers: in
         if len(batch) == len(numbers):
             yield batch
             batch = []
+
+
+def _end_with_parent(_worker: int) -> None:
+    """Let a loading process end when the process that started it ends, however that happens.
+
+    Torch's own check does not suffice: a process that it ends waits for ever to hand over its last samples.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _unchanged(sample: Sample) -> Sample:
