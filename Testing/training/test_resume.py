@@ -107,6 +107,16 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
         _run(tmp_path, "optimizer.learning_rate=0.1")
 
 
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    run = task(recipe("automatic", "steps=1", "frozen=[]"), [phantom(0)])
+    first = Trainer(run, tmp_path, device="cpu")
+
+    with pytest.raises(InputError, match=r"Another process trains in .*; wait until it ends, or give another folder"):
+        Trainer(run, tmp_path, device="cpu")
+    assert first.run().step == 1
+    assert Trainer(run, tmp_path, device="cpu").step == 1
+
+
 def test_how_often_is_saved_may_change(tmp_path):
     _run(tmp_path)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.network.sidecar import replacing
@@ -32,26 +34,43 @@ class RunFolder:
         self.path, self._keep = path, keep
         self.states, self.curves = path / "checkpoints", path / "tensorboard"
         self.model, self.last = path / "model.safetensors", path / "last.safetensors"
+        self._lock = FileLock(path / ".lock", timeout=0)
 
     def begin(self, recipe: str, identity: Mapping[str, Any], write: bool) -> None:
-        """Make the folder, or check that the run in it is the same one.
+        """Make the folder, or check that the run in it is the same one. The folder then is this process's.
 
         :param recipe: YAML, for people.
         :param identity: what decides about the weights; plain JSON.
         :param write: False in the processes that write no files.
-        :raises InputError: if the folder holds another run.
+        :raises InputError: if the folder holds another run, or another process uses it.
         :raises OutputError: if it cannot be made.
         """
         file, wanted = self.path / "run.json", json.loads(json.dumps(identity))
-        if file.exists() and self.saved():
-            self._same(_read(file), wanted)
-        elif write:
+        if write:
             try:
                 self.states.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError(f"The run folder '{self.path}' cannot be made: {error.strerror}.") from error
+            self._acquire()
+        if file.exists() and self.saved():
+            self._same(_read(file), wanted)
+        elif write:
             _write(self.path / "recipe.yaml", recipe)
             _write(file, json.dumps(wanted, indent=2) + "\n")
+
+    @contextmanager
+    def held(self, write: bool) -> Iterator[None]:
+        """Keep other processes out of the folder, and let them in at the end.
+
+        :param write: False in the processes that write no files.
+        :raises InputError: if another process uses it.
+        """
+        if write:
+            self._acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def saved(self) -> list[Path]:
         """Return the states that are there, the newest first."""
@@ -83,6 +102,20 @@ class RunFolder:
             except Exception as error:  # noqa: PERF203 - a damaged file can raise anything
                 warnings.warn(f"'{path}' is damaged and left out ({type(error).__name__}).", UserWarning, stacklevel=2)
         return None
+
+    def _acquire(self) -> None:
+        if self._lock.is_locked:
+            return
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"Another process trains in '{self.path}'; wait until it ends, or give another folder."
+            ) from None
+        except (OSError, NotImplementedError) as error:  # some network drives know no locks
+            warnings.warn(
+                f"'{self.path}' cannot be locked ({error}); let no second run use it.", UserWarning, stacklevel=2
+            )
 
     def _same(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         for key in sorted({*found, *wanted}):

@@ -93,7 +93,7 @@ class Trainer:
 
     :param folder: of the run; training goes on from the newest state in it.
     :param workers: loading processes.
-    :raises InputError: if the folder holds another run.
+    :raises InputError: if the folder holds another run, or another process uses it.
     """
 
     def __init__(self, task: Task, folder: Path, device: str = "auto", workers: int = 0) -> None:
@@ -124,7 +124,7 @@ class Trainer:
         """
         progress, reason = Progress.of(progress), ""
         curves = Curves(self.folder.curves if self.processes.main else None, self.step)
-        with closing(curves):
+        with self.folder.held(self.processes.main), closing(curves):
             for batch in self._batches() if self.step < self.task.steps and not self._judge.patient_no_more else ():
                 reason = self._advance(batch, curves, progress, until)
                 if reason:
