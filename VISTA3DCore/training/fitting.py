@@ -1,4 +1,4 @@
-"""When a GPU is too small: find out, by trying, what would fit."""
+"""When memory is too small: find out, by trying, what would fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from VISTA3DCore.errors import NotEnoughMemoryError
+from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.training.datasets import PatchData
 from VISTA3DCore.training.prompts import PromptObject
 from VISTA3DCore.training.samples import Sample
@@ -29,7 +30,9 @@ def memory_told(trainer: Trainer, batch: list[Sample]) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         failed = error
     else:
         return
@@ -51,7 +54,8 @@ def _advice(trainer: Trainer, sample: Sample) -> str:
         smaller = cropped(sample, sides)
         if _fits(trainer, replace(smaller, objects=smaller.objects[:few])):
             return f"it would fit with model.window=[{', '.join(map(str, sides))}] and prompts.max_foreground={few}"
-    return "not even a quarter of the window fits; use another GPU or --device cpu"
+    other = "another computer" if trainer.processes.device.type == "cpu" else "another GPU or --device cpu"
+    return f"not even a quarter of the window fits; use {other}"
 
 
 def _fits(trainer: Trainer, sample: Sample) -> bool:
@@ -60,7 +64,9 @@ def _fits(trainer: Trainer, sample: Sample) -> bool:
     kept = [torch.empty_like(one) for one in trainer.parameters for _ in range(2)] if not trainer.step else []
     try:
         trainer.objective.learn(sample, 1.0)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     finally:
         del kept
@@ -76,7 +82,7 @@ def _free(trainer: Trainer) -> None:
 
 def _sides(trainer: Trainer, shape: tuple[int, ...], share: float) -> tuple[int, ...]:
     factor = 2 ** (len(trainer.task.model.blocks_down) - 1)
-    return tuple(max(factor, int(side * share) // factor * factor) for side in shape)
+    return tuple(max(2 * factor, int(side * share) // factor * factor) for side in shape)
 
 
 def cropped(sample: Sample, sides: tuple[int, ...]) -> Sample:

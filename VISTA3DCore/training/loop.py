@@ -33,6 +33,7 @@ from VISTA3DCore.training.parts import freeze, parameter_groups
 from VISTA3DCore.training.processes import Processes
 from VISTA3DCore.training.prompts import PromptConfig
 from VISTA3DCore.training.recipe import Recipe, to_yaml
+from VISTA3DCore.training.rescue import state_saved_first
 from VISTA3DCore.training.samples import Sample, Samples, batches
 
 Weights = Mapping[str, torch.Tensor]
@@ -111,7 +112,7 @@ class Trainer:
         self.optimizer = self._optimizer()
         self.average = MovingAverage(self.network, self.recipe.optimizer.average_decay)
         self._watch, self._warned = LossWatch(), False
-        self.step = 0
+        self.step, self.whole = 0, True  # not whole: in the middle of a change of the weights
         self._restore()
 
     def run(self, progress: Progress | None = None, until: float = math.inf) -> Outcome:
@@ -120,11 +121,12 @@ class Trainer:
         :raises Cancelled: if ``progress`` was cancelled; the state is saved first.
         :raises TrainingError: if a loss or a gradient is no number; the state before is saved first.
         :raises DeviceError: if memory runs out, saying what would fit.
+        :raises InputError: if a file cannot be read any more; the state is saved first.
         :raises OutputError: if a state cannot be saved.
         """
         progress, reason = Progress.of(progress), ""
         curves = Curves(self.folder.curves if self.processes.main else None, self.step)
-        with self.folder.held(self.processes.main), closing(curves):
+        with self.folder.held(self.processes.main), closing(curves), state_saved_first(self):
             for batch in self._batches() if self.step < self.task.steps and not self._judge.patient_no_more else ():
                 reason = self._advance(batch, curves, progress, until)
                 if reason:
@@ -156,8 +158,8 @@ class Trainer:
         return losses, bool(any_stop)
 
     def save(self) -> None:
-        """Write the state, if this process is the one that writes."""
-        if not self.processes.main:
+        """Write the state, if this process is the one that writes and it is not there yet."""
+        if not self.processes.main or (self.folder.states / f"step-{self.step:08d}.pt").exists():
             return
         self.folder.save(
             {
@@ -221,10 +223,12 @@ class Trainer:
             factor = self.rate_factor(self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
+            self.whole = False
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.network, self.step)
+        self.whole = True
 
     def _diverged(self, batch: list[Sample], what: str) -> None:
         """Stop with the weights before this step.
@@ -295,8 +299,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """Leave the state and the result behind."""
-        if self.processes.main and not (self.folder.states / f"step-{self.step:08d}.pt").exists():
-            self.save()
+        self.save()
         self._write_model(self.folder.model if self._judge.best is None else self.folder.last)
 
     def _notes(self) -> Iterator[str]:

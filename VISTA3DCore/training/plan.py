@@ -33,6 +33,7 @@ _ARCHITECTURE = ("width", "click_width", "blocks_down", "n_classes")
 
 
 _FILES = ("image", "label", "pseudo_label", "supervoxel")
+_MOST_LISTED = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,7 @@ def planned(
     choices, config = choices or Choices(), model_of(recipe, start)
     new, held_out = chosen_cases(recipe, lists, choices.fold, progress)
     cases = rehearsing(new, [case for case in split_cases(old)[0] if case.label], recipe) if old else new
+    _present([*cases, *held_out])
     smallest = 1 if recipe.data.synthetic == 1 else recipe.data.crop or crop_side(config, recipe.data.augmentation)
     store = CaseStore(cases, config, smallest, choices.cache)
     classes, kept = classes_of(recipe, config, start, store, new)
@@ -271,6 +273,24 @@ def _validation(
     seed = recipe.seed + 1_000_003  # patches that training does not draw
     source = PatchSource(store, model, recipe.validation.patches * TRIES, data.patches(seed))
     return Samples(source, prompts, seed)
+
+
+def _present(cases: Sequence[Case]) -> dict[str, Path]:
+    """Return the files of cases by what they are, such as "label of 'liver_3' (livers)".
+
+    :raises InputError: if some are missing, naming them.
+    """
+    files = {}
+    for case in cases:
+        where = f" ({case.dataset})" if case.dataset else ""
+        for kind in _FILES:
+            if getattr(case, kind) is not None:
+                files[f"{kind.replace('_', '-')} of '{case.name}'{where}"] = getattr(case, kind)
+    missing = [f"{name}: '{path}'" for name, path in files.items() if not path.exists()]
+    if missing:
+        more = f" and {len(missing) - _MOST_LISTED} more" if len(missing) > _MOST_LISTED else ""
+        raise InputError(f"Files of the data lists are missing: {', '.join(missing[:_MOST_LISTED])}{more}.")
+    return files
 
 
 def _described(case: Case) -> dict[str, Any]:

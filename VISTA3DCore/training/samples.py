@@ -12,6 +12,7 @@ from multiprocessing import connection
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from VISTA3DCore.errors import VistaError
 from VISTA3DCore.training.datasets import PatchData
 from VISTA3DCore.training.patches import PatchSource
 from VISTA3DCore.training.prompts import PromptConfig, PromptObject, sample_prompts
@@ -67,7 +68,7 @@ def batches(samples: Samples, first: int, last: int, numbers: range, workers: in
     """
     wanted = [step * numbers.stop + place for step in range(first, last) for place in numbers]
     loader = DataLoader(
-        samples,
+        _Carried(samples),
         batch_size=None,
         sampler=wanted,
         num_workers=workers,
@@ -77,10 +78,28 @@ def batches(samples: Samples, first: int, last: int, numbers: range, workers: in
     )
     batch: list[Sample] = []
     for sample in loader:
+        if isinstance(sample, Exception):
+            raise sample
         batch.append(sample)
         if len(batch) == len(numbers):
             yield batch
             batch = []
+
+
+class _Carried(Dataset):
+    """Hands errors over as they are; torch would put the traceback of a loading process into their sentence."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, number: int) -> Sample | Exception:
+        try:
+            return self._samples[number]
+        except (VistaError, MemoryError) as error:
+            return error
 
 
 def _end_with_parent(_worker: int) -> None:
@@ -97,5 +116,5 @@ def _end_with_parent(_worker: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _unchanged(sample: Sample) -> Sample:
+def _unchanged(sample: Sample | Exception) -> Sample | Exception:
     return sample
