@@ -99,3 +99,22 @@ def test_memory_that_runs_out_while_patches_are_made_is_a_sentence(tmp_path, mon
 
     with pytest.raises(NotEnoughMemoryError, match="Memory ran out; set fewer prompts"):
         trainer.run()
+
+
+def test_a_run_is_not_resumed_with_a_changed_file(data, tmp_path):
+    progress = Progress(lambda update: progress.cancel() if "step 1 " in update.message else None)
+    with pytest.raises(Exception, match="Stopped after step"):
+        _trainer(data, tmp_path / "run").run(progress)
+
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(data.parent, elsewhere, ignore=shutil.ignore_patterns("cache"), copy_function=shutil.copyfile)
+    assert _trainer(elsewhere / "list.json", tmp_path / "run").step >= 1
+
+    label = nibabel.load(data.parent / "label1.nii.gz")
+    array = np.asarray(label.dataobj).copy()
+    array[0, 0, 0] = LIVER
+    nibabel.save(nibabel.Nifti1Image(array, AFFINE), data.parent / "label1.nii.gz")
+    with pytest.raises(
+        InputError, match=r"The label of 'ct1' \(mine\) has changed since the run .* restore it, or begin"
+    ):
+        _trainer(data, tmp_path / "run")

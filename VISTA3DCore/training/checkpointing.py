@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.network.sidecar import replacing
+from VISTA3DCore.training.file_marks import is_unchanged, mark
 
 State = dict[str, Any]
 
@@ -36,13 +37,16 @@ class RunFolder:
         self.model, self.last = path / "model.safetensors", path / "last.safetensors"
         self._lock = FileLock(path / ".lock", timeout=0)
 
-    def begin(self, recipe: str, identity: Mapping[str, Any], write: bool) -> None:
+    def begin(
+        self, recipe: str, identity: Mapping[str, Any], write: bool, files: Mapping[str, Path] | None = None
+    ) -> None:
         """Make the folder, or check that the run in it is the same one. The folder then is this process's.
 
         :param recipe: YAML, for people.
         :param identity: what decides about the weights; plain JSON.
         :param write: False in the processes that write no files.
-        :raises InputError: if the folder holds another run, or another process uses it.
+        :param files: what is read, by name; their content decides about the weights, too.
+        :raises InputError: if the folder holds another run, a file has changed since, or another process uses it.
         :raises OutputError: if it cannot be made.
         """
         file, wanted = self.path / "run.json", json.loads(json.dumps(identity))
@@ -53,10 +57,14 @@ class RunFolder:
                 raise OutputError(f"The run folder '{self.path}' cannot be made: {error.strerror}.") from error
             self._acquire()
         if file.exists() and self.saved():
-            self._same(_read(file), wanted)
+            found = _read(file)
+            marks = found.pop("files", {})
+            self._same(found, wanted)
+            self._unchanged(marks, files or {})
         elif write:
             _write(self.path / "recipe.yaml", recipe)
-            _write(file, json.dumps(wanted, indent=2) + "\n")
+            marks = {name: mark(path) for name, path in (files or {}).items()}
+            _write(file, json.dumps({**wanted, "files": marks}, indent=2) + "\n")
 
     @contextmanager
     def held(self, write: bool) -> Iterator[None]:
@@ -116,6 +124,14 @@ class RunFolder:
             warnings.warn(
                 f"'{self.path}' cannot be locked ({error}); let no second run use it.", UserWarning, stacklevel=2
             )
+
+    def _unchanged(self, marks: Mapping[str, Mapping[str, Any]], files: Mapping[str, Path]) -> None:
+        for name, path in files.items():
+            if name in marks and not is_unchanged(path, marks[name]):
+                raise InputError(
+                    f"The {name} has changed since the run in '{self.path}' began ('{path}'); restore it, or begin a "
+                    "new run in another folder."
+                )
 
     def _same(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         for key in sorted({*found, *wanted}):

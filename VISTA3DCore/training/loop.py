@@ -48,6 +48,7 @@ class Task:
     :param samples: at least ``steps * recipe.batch``.
     :param validation: samples of held-out cases, or None.
     :param held_out: how many cases these samples come from.
+    :param files: what is read, by name ("label of 'liver_3'"); a run is not resumed with changed files.
     :param start: weights to begin with; None: random ones.
     :param kept_classes: classes of the starting model whose answers are kept, where the recipe distils.
     :param origin: what else decides about the weights (data, starting model), plain JSON.
@@ -63,6 +64,7 @@ class Task:
     kept_classes: tuple[int, ...] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
     held_out: int = 0
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Trainer:
 
     :param folder: of the run; training goes on from the newest state in it.
     :param workers: loading processes.
-    :raises InputError: if the folder holds another run, or another process uses it.
+    :raises InputError: if the folder holds another run, files have changed, or another process uses it.
     """
 
     def __init__(self, task: Task, folder: Path, device: str = "auto", workers: int = 0) -> None:
@@ -102,7 +104,7 @@ class Trainer:
         self.processes = Processes(device, self.recipe.precision)
         self._places = self.processes.places(self.recipe.batch)
         self.folder = RunFolder(folder, self.recipe.saving.keep)
-        self.folder.begin(to_yaml(self.recipe), self._identity(), self.processes.main)
+        self.folder.begin(to_yaml(self.recipe), self._identity(), self.processes.main, task.files)
         self.network = self._begun()
         branches = Branches(self.network, self.processes.arithmetic)
         self.objective = Objective(branches, self.recipe.loss, task.prompts, self.recipe.seed, self._teacher())

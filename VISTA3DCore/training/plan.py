@@ -87,7 +87,7 @@ def planned(
     choices, config = choices or Choices(), model_of(recipe, start)
     new, held_out = chosen_cases(recipe, lists, choices.fold, progress)
     cases = rehearsing(new, [case for case in split_cases(old)[0] if case.label], recipe) if old else new
-    _present([*cases, *held_out])
+    files = _present([*cases, *held_out])
     smallest = 1 if recipe.data.synthetic == 1 else recipe.data.crop or crop_side(config, recipe.data.augmentation)
     store = CaseStore(cases, config, smallest, choices.cache)
     classes, kept = classes_of(recipe, config, start, store, new)
@@ -108,6 +108,7 @@ def planned(
         start=None if start is None else start.weights,
         kept_classes=kept,
         held_out=len(held_out),
+        files=files,
         origin={"cases": [_described(case) for case in cases], "start": start.digest if start else None},
     )
 
