@@ -9,7 +9,7 @@ ifneq ($(TEST_DATA),)
 export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
 endif
 
-.PHONY: demo test test-fast lint format bench bench-click clean
+.PHONY: demo test test-fast lint format bench bench-click bench-training model clean
 
 demo: $(VENV)/.run
 	$(BIN)/vista3d demo --output demo
@@ -30,10 +30,13 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/vista3d benchmark --what window,everything --repetitions 3 --warmups 1 --output benchmark-report
-	$(MAKE) bench-click
+	$(MAKE) bench-click bench-training
 
 bench-click: $(VENV)/.test
 	$(BIN)/python Testing/Benchmark/clicking.py
+
+bench-training: $(VENV)/.test
+	$(BIN)/python Testing/Benchmark/training_step.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo benchmark-report

@@ -57,6 +57,14 @@ def test_predictions_count_only_where_nothing_was_annotated():
     targets = dense_targets(patch, CLASSES, 200.0, 0.25, np.random.default_rng(0))
     found = {int(v): names(row.numpy()) for v, row in zip(targets.voxels, targets.allowed, strict=True)}
     assert found == {0: {LIVER}, 1: {SPLEEN}, 2: {0}, 3: {0, SPLEEN, KIDNEY, UPPER, LOWER}}  # 4 is unknown: left out
+    few = PatchData(patch.image, label, LabelMeaning(annotated=(LIVER,), predicted=(SPLEEN,)), pseudo)
+    table = allowed_classes(few.meaning, CLASSES)
+    assert names(table[256]) == {
+        0,
+        KIDNEY,
+        UPPER,
+        LOWER,
+    }  # the model behind the predictions looked for the spleen alone
     weights = {int(v): round(float(w), 6) for v, w in zip(targets.voxels, targets.weights, strict=True)}
     assert weights[1] == pytest.approx(0.25 * weights[0])
 

@@ -260,3 +260,12 @@ def test_a_validation_section_validates_where_no_fold_is_chosen(folder):
 def test_the_folder_of_real_cts_is_in_order(ct_data):
     problems = validate([read_data_list(ct_data)], MODEL)
     assert not has_errors(problems), problems
+
+
+def test_a_label_map_without_an_image_is_checked_by_itself(tmp_path):
+    array = np.eye(12, dtype=np.uint8).reshape(12, 12, 1).repeat(4, 2)
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "map.nii.gz")
+    entries = [{"name": "map", "label": "map.nii.gz"}, {"name": "gone", "label": "gone.nii.gz"}]
+    (tmp_path / "list.json").write_text(json.dumps({"labels": {"1": 1}, "training": entries}))
+    problems = validate([read_data_list(tmp_path / "list.json")], ModelConfig())
+    assert [problem.case for problem in problems if problem.severity == ERROR] == ["gone"]

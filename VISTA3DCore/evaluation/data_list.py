@@ -301,5 +301,5 @@ def _stem(image: str) -> str:
 
 
 def labelled(items: Iterable[DataItem]) -> list[DataItem]:
-    """Return the items that have a label map."""
-    return [item for item in items if item.label is not None]
+    """Return the items that have an image and a label map."""
+    return [item for item in items if item.image is not None and item.label is not None]

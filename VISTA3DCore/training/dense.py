@@ -75,10 +75,11 @@ def allowed_classes(meaning: LabelMeaning, classes: Sequence[int]) -> np.ndarray
     annotated = {member for code in meaning.annotated for member in meaning.members(code)}
     if meaning.complete:
         annotated |= {one.index for one in catalogue().everything}
+    spoken = {one.index for one in catalogue().everything} if meaning.predicted is None else set(meaning.predicted)
     open_ = np.array([True, *(index not in annotated for index in classes)])
+    not_predicted = np.array([True, *(index not in annotated | spoken for index in classes)])
     table = np.ones((2 * _CODES, len(open_)), bool)
-    table[0], table[_CODES], table[_CODES + IGNORE] = open_, False, open_
-    table[_CODES, 0] = True
+    table[0], table[_CODES], table[_CODES + IGNORE] = open_, not_predicted, open_
     column = {index: number for number, index in enumerate(classes, 1)}
     for code in range(1, FIRST_UNION + len(meaning.unions)):
         found = _columns(meaning.members(code), annotated, column)

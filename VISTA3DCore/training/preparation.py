@@ -144,7 +144,9 @@ def _makers(
 
 
 def _extended(item: DataItem, makers: Mapping[str, _Maker], made: Prepared, progress: Progress) -> DataItem:
-    """Return an item with the maps that are there or can be made."""
+    """Return an item with the maps that are there or can be made; a label map without an image stays as it is."""
+    if item.image is None:
+        return item
     contents = {name: maker.kept(item.image) for name, maker in makers.items()}
     wanted = [name for name, content in contents.items() if content is None]
     try:

@@ -86,7 +86,7 @@ class LossRecipe:
     """
 
     dense: float = 0.0
-    dense_binary: float = 0.05
+    dense_binary: float = 0.0
     pseudo_weight: float = 0.3
     map: float = 0.0
     click_objects: int | None = None

@@ -219,6 +219,9 @@ class _Entry:
         return found
 
     def _image(self, found: list[Problem]) -> Volume | None:
+        """Return the image, or the label map where it is all that there is."""
+        if self._item.image is None:
+            return self._label_map(found)
         if not self._item.image.exists():
             found.append(self._error(f"The image of '{self._item.name}' is missing: '{self._item.image}'."))
             return None
@@ -234,6 +237,15 @@ class _Entry:
         except InputError as error:
             found.append(self._error(f"'{self._item.name}': {error}"))
         return image
+
+    def _label_map(self, found: list[Problem]) -> Volume | None:
+        try:
+            label = _read(self._item.label) if self._item.label.exists() else None
+        except InputError as error:
+            found.append(self._error(f"The label of '{self._item.name}' cannot be read: {error}"))
+            return None
+        self.digest = "" if label is None else _digest(label)
+        return label
 
     def _map(self, what: str, path: Path, image: Volume) -> Iterator[Problem]:
         """Yield what is wrong with a label map, a pseudo-label or supervoxels."""
