@@ -82,7 +82,8 @@ class Processes:
             flat = torch.cat([one.flatten() for one in gradients])
             means = self._accelerator.reduce(flat, "mean").split([one.numel() for one in gradients])
             for parameter, mean in zip(used, means, strict=True):
-                parameter.grad = mean.view_as(parameter)
+                # A fused optimizer walks through memory: gradients must be stored as their parameters are.
+                parameter.grad = torch.empty_like(parameter).copy_(mean.view_as(parameter))
 
     def clip(self, parameters: list[torch.nn.Parameter], most: float | None) -> float:
         """Unscale gradients, bound their norm, and return what it was."""
