@@ -188,6 +188,17 @@ def test_a_full_disk_is_one_sentence_and_ends_the_curves_alone(tmp_path):
     assert done.stderr.strip() == "Note: The curves cannot be written any more (File too large)."
 
 
+def test_a_disk_that_fills_up_in_a_run_is_one_sentence(tmp_path, monkeypatch):
+    def full(state: dict, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    trainer = Trainer(task(recipe("interactive", *SHORT), [phantom(0)]), tmp_path, device="cpu")
+    monkeypatch.setattr(checkpointing, "_save", full)
+    with pytest.raises(OutputError) as caught:
+        trainer.run()
+    assert str(caught.value).count("No space left on device") == 1
+
+
 def test_a_damaged_state_is_passed_over(tmp_path):
     folder = RunFolder(tmp_path, 3)
     folder.states.mkdir()
@@ -238,7 +249,7 @@ def _runs(process: int) -> bool:
         return False
 
 
-def _until(condition: object, seconds: float = 120.0) -> None:
+def _until(condition: object, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

@@ -16,7 +16,7 @@ import typer
 
 from VISTA3DCore.cli.console import say, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
-from VISTA3DCore.errors import InputError
+from VISTA3DCore.errors import InputError, NotEnoughMemoryError
 from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def conduct(
             raise InputError("Give the run a folder with --run DIR.")
         if session.check is None and not _begun(session.folder):
             check(lists, model(), fold, reporter.progress.part(0.0, 0.01), old, main)
-        task = plan(reporter.progress.part(0.01, 0.02))
-        outcome = _run(session, task, reporter.progress)
+        with _explained_memory():
+            task = plan(reporter.progress.part(0.01, 0.02))
+            outcome = _run(session, task, reporter.progress)
     if main and not session.quiet:
         _tell(outcome)
 
@@ -171,6 +172,22 @@ def _tell(outcome: Outcome) -> None:
     say(f"The model: {outcome.model}")
     if outcome.last is not None:
         say(f"The last weights, beside the best ones: {outcome.last}")
+
+
+@contextmanager
+def _explained_memory() -> Iterator[None]:
+    """:raises NotEnoughMemoryError: if memory runs out before the first step; after it, the run explains it itself."""
+    from VISTA3DCore.network.backends.memory import is_out_of_memory
+
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise NotEnoughMemoryError(
+            "Memory ran out while the run was prepared; use a smaller network, fewer data.synthetic_sources, or "
+            "another computer."
+        ) from None
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def state_saved_first(trainer: Trainer) -> Iterator[None]:
         return
     if isinstance(error, NotEnoughMemoryError):
         error.__context__ = None  # its traceback holds what filled the memory
-    saved = _saved(trainer)
+    saved = _saved(trainer, error)
     if isinstance(error, VistaError) and saved:
         error.args = (f"{error} {saved}",)
     raise error
@@ -51,12 +51,12 @@ def _explained(error: Exception) -> Exception:
     return error
 
 
-def _saved(trainer: Trainer) -> str:
-    """Save the state where that makes sense, and return a sentence about it."""
+def _saved(trainer: Trainer, error: Exception) -> str:
+    """Save the state where that makes sense, and return a sentence about it; none if ``error`` says it already."""
     if not trainer.whole or not trainer.step:
         return "The same command continues from the last saved state." if trainer.folder.saved() else ""
     try:
         trainer.save()
-    except OutputError as error:
-        return f"The state could not be saved: {error}"
+    except OutputError as failure:
+        return "" if isinstance(error, OutputError) else f"The state could not be saved: {failure}"
     return f"The state after step {trainer.step} is saved; the same command continues from there."
