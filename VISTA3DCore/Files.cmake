@@ -27,14 +27,17 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/main.py
   VISTA3DCore/cli/models.py
   VISTA3DCore/cli/outputs.py
+  VISTA3DCore/cli/planes.py
   VISTA3DCore/cli/prepare.py
   VISTA3DCore/cli/preview.py
+  VISTA3DCore/cli/preview_figure.py
   VISTA3DCore/cli/remote.py
   VISTA3DCore/cli/reporting.py
   VISTA3DCore/cli/segment.py
   VISTA3DCore/cli/staging.py
   VISTA3DCore/cli/supervoxel_preview.py
   VISTA3DCore/cli/supervoxels.py
+  VISTA3DCore/cli/surface.py
   VISTA3DCore/cli/tables.py
   VISTA3DCore/cli/train.py
   VISTA3DCore/cli/training_run.py

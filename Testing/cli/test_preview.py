@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from matplotlib.image import imread
 
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.cli.preview import planes_of, write_preview
+from VISTA3DCore.cli.planes import planes_of
+from VISTA3DCore.cli.preview import write_preview
 from VISTA3DCore.errors import OutputError
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
@@ -81,8 +82,13 @@ def test_picture_shows_the_structures_colours_and_overlapping_masks(tmp_path: Pa
 @pytest.mark.parametrize("shape", [(40, 40, 2), (6, 5, 90), (1, 1, 1)])
 def test_thin_long_and_empty_volumes_are_drawn(tmp_path: Path, shape: tuple[int, int, int]) -> None:
     volume = Volume(np.zeros(shape, np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
-    write_preview(tmp_path / "a.png", volume, _segmentation(np.zeros(shape, np.uint16), volume.affine))
-    assert imread(tmp_path / "a.png").std() > 0
+    colored = []
+    for labels in (np.zeros(shape, np.uint16), np.ones(shape, np.uint16)):
+        write_preview(tmp_path / "a.png", volume, _segmentation(labels, volume.affine), surfaces=True)
+        picture = imread(tmp_path / "a.png")[..., :3]
+        colored.append(int((np.ptp(picture, axis=2) > 0.15).sum()))
+    assert colored[0] == 0
+    assert colored[1] > 10_000
 
 
 def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:

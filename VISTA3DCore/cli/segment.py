@@ -113,7 +113,8 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
         typer.Option(metavar="FILE.csv", help="Write volume (ml), mean and SD (HU) and voxels of each structure."),
     ] = None,
     preview: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes with coloured structures.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write a picture: three planes with colored structures, and 3D."),
     ] = None,
     engine_: engine.EngineOption = engine.Engine.in_process,
     runtime: engine.RuntimeOption = engine.Runtime.auto,
@@ -218,7 +219,7 @@ def _write(
         if outputs.preview:
             from VISTA3DCore.cli.preview import write_preview
 
-            write_preview(staging.path(outputs.preview), volume, outcome.segmentation, volume.name)
+            write_preview(staging.path(outputs.preview), volume, outcome.segmentation, volume.name, surfaces=True)
         reporter.progress.check()
         return staging.commit()
 

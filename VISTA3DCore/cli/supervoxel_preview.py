@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.cli.preview import WINDOW_HU
+from VISTA3DCore.cli.planes import WINDOW_HU
 from VISTA3DCore.imaging.geometry import to_ras
 from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.packages import require

@@ -14,7 +14,7 @@ from click_cases import masks_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from VISTA3DCore.cli.preview import planes_of
+from VISTA3DCore.cli.planes import planes_of
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine, reoriented_affine
 from VISTA3DCore.imaging.segmentation import Segmentation
