@@ -9,10 +9,15 @@ ifneq ($(TEST_DATA),)
 export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
 endif
 
-.PHONY: demo test test-fast lint format bench bench-click bench-training model clean
+.PHONY: demo pictures model test test-fast lint format bench bench-click bench-training clean
 
 demo: $(VENV)/.run
 	$(BIN)/vista3d demo --output demo
+
+# The README's pictures, drawn anew.
+pictures: demo
+	cp demo/abdomen.png Resources/Screenshots/demo.png
+	cp demo/abdomen_correction.png Resources/Screenshots/correction.png
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not gpu"

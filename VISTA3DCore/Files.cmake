@@ -14,7 +14,10 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/click_report.py
   VISTA3DCore/cli/console.py
   VISTA3DCore/cli/correction.py
+  VISTA3DCore/cli/correction_picture.py
   VISTA3DCore/cli/demo.py
+  VISTA3DCore/cli/demo_correction.py
+  VISTA3DCore/cli/demo_story.py
   VISTA3DCore/cli/doctor.py
   VISTA3DCore/cli/engine.py
   VISTA3DCore/cli/evaluate.py

@@ -1,4 +1,4 @@
-"""`vista3d segment` and `vista3d demo` from end to end, with a tiny network of random weights."""
+"""`vista3d segment` from end to end, with a tiny network of random weights."""
 
 from __future__ import annotations
 
@@ -205,27 +205,6 @@ def test_ctrl_c_stops_and_leaves_nothing(vista3d_process: Callable, tiny_model: 
     assert process.wait(timeout=60) == 130
     assert "Cancelled" in process.stderr.read()
     assert _names(tmp_path) == ["slow.nii.gz"]
-
-
-def test_demo_without_a_network_uses_a_phantom_and_says_so(vista3d: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    result = vista3d("demo", "-o", tmp_path / "demo", "--model", tiny_model, "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
-    assert "SYNTHETIC PHANTOM" in result.stderr
-    assert "Mean Dice" in result.stderr
-    assert "Liver" in result.stdout
-    assert _names(tmp_path / "demo") == ["phantom.png", "phantom.seg.nrrd", "phantom_ct.nii.gz"]
-    ct, labels = (sitk.ReadImage(str(tmp_path / "demo" / name)) for name in ("phantom_ct.nii.gz", "phantom.seg.nrrd"))
-    assert ct.GetSize() == labels.GetSize()
-    assert ct.GetOrigin() == pytest.approx(labels.GetOrigin())
-    assert sitk.GetArrayViewFromImage(ct).min() < -900
-
-
-def test_demo_for_programs(vista3d: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    result = vista3d("demo", "--phantom", "-o", tmp_path / "demo", "--model", tiny_model, "--json")
-    summary = json.loads(result.stdout)
-    assert summary["synthetic"]
-    liver = next(row for row in summary["structures"] if row["index"] == catalogue()["liver"].index)
-    assert 0.0 <= liver["dice"] <= 1.0
 
 
 @pytest.mark.parametrize("case", ["ts_example_ct", "crlm_ct_1004_dicom", "openkbp_pt_2"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,7 @@ def phantom_sample() -> Sample:
     """Return the synthetic phantom with the labels that it was painted from."""
     volume, labels = paint_phantom()
     return Sample(
-        volume=volume,
+        volume=replace(volume, array=np.rint(volume.array)),  # whole HU, as files hold them
         reference=labels,
         origin="A synthetic phantom: ellipsoids at the HU of organs, no anatomy of a person.",
         reference_origin="The reference labels are the bodies that the phantom was painted from.",
