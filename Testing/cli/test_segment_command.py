@@ -17,7 +17,6 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.image import imread
 
-from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.inference.cleanup import Cleanup
 from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 
