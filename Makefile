@@ -43,6 +43,10 @@ bench-click: $(VENV)/.test
 bench-training: $(VENV)/.test
 	$(BIN)/python Testing/Benchmark/training_step.py
 
+# The small model anew, from the shared data folders: days on a processor. The same command continues.
+model: $(VENV)/.test
+	$(BIN)/python Resources/Models/recipes/model.py --shared ../shared --run runs/model
+
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist demo benchmark-report
 

@@ -65,12 +65,23 @@ class Objective:
         click_features, features = self._branches.encoded(self._image(sample), bool(clicked), bool(present))
         scores: Scores = {}
         if present:
-            logits = self._branches.class_logits(features, [one.classes for one in present])
-            scores["automatic"] = _dice((logits > 0).cpu().numpy(), present)
+            scores["automatic"] = _dice(self._answers(features, present), present)
         if clicked:
             *_, (answers, _) = self._rounds(click_features, clicked, rng)
             scores["click"] = _dice(answers, clicked)
         return scores
+
+    def _answers(self, features: torch.Tensor, objects: Sequence[PromptObject]) -> np.ndarray:
+        """Return where each object is found, bool [B, x, y, z]: by its own score, or, where all classes are told apart,
+        where one of its classes has the highest score of all.
+        """
+        if not self._loss.dense:
+            return (self._branches.class_logits(features, [one.classes for one in objects]) > 0).cpu().numpy()
+        everywhere = torch.arange(features[0].numel(), device=features.device)
+        best, row = self._branches.logits_at(features, everywhere, self._prompts.classes).max(1)
+        classes = np.array(self._prompts.classes)[row.cpu().numpy()]
+        found = np.where((best > 0).cpu().numpy(), classes, 0).reshape(features.shape[1:])
+        return np.stack([np.isin(found, one.classes) for one in objects])
 
     def _image(self, sample: Sample) -> torch.Tensor:
         return torch.as_tensor(sample.patch.image, device=self._branches.arithmetic.device)[None, None]
