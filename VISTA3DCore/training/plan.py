@@ -297,6 +297,8 @@ def _present(cases: Sequence[Case]) -> dict[str, Path]:
 def _described(case: Case) -> dict[str, Any]:
     """Return what of a case decides about the weights; where its files lie does not."""
     values = asdict(case)
+    if case.predicted is None:  # as in the runs of versions that did not know it
+        del values["predicted"]
     files = {name: Path(values[name]).name if values[name] else None for name in _FILES}
     return values | files | {"classes": {str(key): list(ids) for key, ids in case.classes.items()}}
 
