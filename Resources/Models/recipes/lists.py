@@ -11,22 +11,36 @@ from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.training.packaged import packaged_case
 
 
-def write_list(cases: list[dict[str, Any]], shared: Path, output: Path, clicks: bool) -> None:
+def write_list(
+    cases: list[dict[str, Any]], shared: Path, output: Path, clicks: bool, predictions: Path | None = None
+) -> None:
     """Write a data list in MONAI's layout, with absolute paths.
 
     :param cases: as in mini.json.
     :param shared: holds the folders ``data``, ``anatomies`` and ``pseudo``, each with an ``index.json``.
     :param clicks: with the cases that serve for clicks alone.
+    :param predictions: folder with another model's label maps for some of the cases, NAME.nii.gz on the CT's grid:
+        class indices, 255 where they are not to be relied on; ``classes.json`` lists what that model looks for.
     """
-    wanted = [case for case in cases if clicks or not case.get("clicks")]
+    wanted = [
+        case for case in cases if (clicks or not case.get("clicks")) and (predictions or not case.get("predicted"))
+    ]
     rooms = sorted({case["from"] for case in wanted} - {"packages"})
-    items = {room: {one.name: one for one in read_data_list(shared / room).section("train")} for room in rooms}
+    items = {room: _training_items(shared / room) for room in rooms}
     entries = []
     for case in wanted:
         entry = _packaged() if case["from"] == "packages" else _entry(items[case["from"]][case["id"]])
+        if predictions and (file := predictions / f"{case['id']}.nii.gz").is_file():
+            looked_for = json.loads((predictions / "classes.json").read_text(encoding="utf-8"))
+            entry |= {"pseudo_label": str(file.resolve()), "predicted": looked_for}
         entries.append({"name": case["id"], **entry, "weight": case["weight"], "fold": case["fold"]})
     content = json.dumps({"name": output.stem, "training": entries}, indent=1)
     output.write_text(content + "\n", encoding="utf-8")
+
+
+def _training_items(folder: Path) -> dict[str, DataItem]:
+    data = read_data_list(folder)
+    return {one.name: one for section in ("training", "unlabelled") for one in data.sections.get(section, ())}
 
 
 def _entry(item: DataItem) -> dict[str, object]:

@@ -31,13 +31,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="Folder of the runs and of the result.")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="Training processes.")
     parser.add_argument("--share", type=float, default=1.0, help="Part of the steps, for a trial.")
+    parser.add_argument("--predictions", type=Path, help="Folder with another model's label maps (see lists.py).")
     parser.add_argument("--recipe", type=Path, default=HERE / "mini.json", help="Cases, runs and folds.")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     plan, lists = json.loads(options.recipe.read_text(encoding="utf-8")), {}
     for name, clicks in (("mini", False), ("mini-clicks", True)):
         lists[name] = options.run / f"{name}.json"
-        write_list(plan["cases"], options.shared, lists[name], clicks)
+        write_list(plan["cases"], options.shared, lists[name], clicks, options.predictions)
     start = None
     for run in plan["runs"]:
         start = train(run, options, lists, start, options.share)
