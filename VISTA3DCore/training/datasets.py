@@ -195,7 +195,7 @@ def split_cases(data: Sequence[DataList], fold: int | None = None) -> tuple[list
     """Return the cases to learn from and those to validate with, of several datasets.
 
     :param fold: the fold to validate with; None learns from all of section ``training`` and validates with section
-        ``validation``, where there is one.
+        ``validation``, where there is one. Label maps without an image are left out with their fold and validate nothing.
     :raises InputError: if nothing is left to learn from, or the fold has nothing to validate with.
     """
     cases = [case_of(item, one.name) for one in data for item in one.training]
@@ -204,12 +204,12 @@ def split_cases(data: Sequence[DataList], fold: int | None = None) -> tuple[list
         held_out = [case_of(item, one.name) for one in data for item in one.validation if item.label]
     else:
         held_out = [case for case in usable if case.fold == fold and case.label]
-    held_out = [case for case in held_out if case.image is not None]
+    left_out, held_out = held_out, [case for case in held_out if case.image is not None]
     learned = [case for case in usable if fold is None or case.fold != fold]
     if not learned:
         beside = "" if fold is None else f" outside fold {fold}"
         raise InputError(f"The data lists hold no training case{beside}; give 'training' entries with labels.")
-    if fold is not None and not held_out:
+    if fold is not None and not left_out:
         raise InputError(f"Fold {fold} has no labeled case to validate with; {_known_folds(usable)}.")
     return learned, held_out
 

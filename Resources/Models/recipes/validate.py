@@ -3,6 +3,7 @@
     python validate.py measure MODEL LIST.json FOLD FIGURES.json    # segments the patients of a fold
     python validate.py claim MODEL FIGURES.json                     # writes the claims into the model's file
     python validate.py check MODEL FIGURES.json                     # do the claims follow from the figures?
+    python validate.py table MODEL                                  # the claims as a table for the card
 
 A label map without a CT is painted, and counts only for structures that no real CT shows.
 """
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from VISTA3DCore.network.claims import Claim, Claims, read_claims, with_claims
 
+from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.evaluation.data_list import read_data_list
+from VISTA3DCore.network.claims import Claim, Claims, read_claims, with_claims
 
 THRESHOLD = 0.5
 _LEAST_ML = 0.5
@@ -108,8 +110,21 @@ def _dice(masks: dict[int, np.ndarray], label: np.ndarray, case: Any, voxel_ml: 
     return found
 
 
+def table(claims: Claims) -> str:
+    """Return the claims as a Markdown table, best first."""
+    rows = sorted(claims.structures.items(), key=lambda row: -row[1].dice)
+    lines = ["| Structure | Dice | patients | |", "|---|--:|--:|---|"]
+    for index, claim in rows:
+        notes = [*(["painted CTs only"] if claim.painted else []), *(["not claimed"] if claim.dice < THRESHOLD else [])]
+        lines.append(f"| {catalogue()[index].name} | {claim.dice:.2f} | {claim.cases} | {', '.join(notes)} |")
+    return "\n".join(lines)
+
+
 def main(command: str, model: str, *rest: str) -> None:
-    """Run one of the three commands."""
+    """Run one of the four commands."""
+    if command == "table":
+        print(table(read_claims(model)))
+        return
     if command == "measure":
         data, fold, output = Path(rest[0]), int(rest[1]), Path(rest[2])
         kept = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
