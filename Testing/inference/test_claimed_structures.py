@@ -71,10 +71,29 @@ def test_groups_and_everything_take_the_claimed_ones_and_say_so(session: Session
     with pytest.warns(UserWarning, match=r"^Left out of 'kidney': left kidney; it needs the full model\.$"):
         found = session.segment("kidney")
     assert [structure.index for structure in found.structures] == [RIGHT_KIDNEY]
-    np.testing.assert_array_equal(found.labels, unlimited.segment(RIGHT_KIDNEY).labels)
+    np.testing.assert_array_equal(found.labels, _part_of_all(unlimited, RIGHT_KIDNEY))
     with pytest.warns(UserWarning, match="Left out of 'everything': 115 of 117 structures"):
         found = session.segment("everything")
     assert [structure.index for structure in found.structures] == [LIVER, RIGHT_KIDNEY]
+
+
+def _part_of_all(unlimited: Session, *indices: int) -> np.ndarray:
+    labels = unlimited.segment(["liver", "spleen", "right kidney", "left kidney"]).labels
+    return np.where(np.isin(labels, indices), labels, 0)
+
+
+@pytest.mark.parametrize("restoration", ["nearest", "smooth"])
+def test_what_is_not_claimed_keeps_its_voxels_and_is_left_out(
+    session: Session, unlimited: Session, restoration: str
+) -> None:
+    """A model with claims decides between all structures that it knows, whatever is asked for."""
+    alone = session.segment("liver", restoration=restoration).labels
+    both = session.segment(["liver", "right kidney"], restoration=restoration).labels
+    assert set(np.unique(both)) <= {0, LIVER, RIGHT_KIDNEY}
+    np.testing.assert_array_equal(alone, np.where(both == LIVER, both, 0))
+    if restoration == "nearest":
+        np.testing.assert_array_equal(both, _part_of_all(unlimited, LIVER, RIGHT_KIDNEY))
+        assert np.count_nonzero(alone) < np.count_nonzero(unlimited.segment("liver").labels)
 
 
 @pytest.mark.parametrize("target", ["spleen", "left kidney", "kidney", "lung tumor", None])

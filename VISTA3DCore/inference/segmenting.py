@@ -51,6 +51,7 @@ class AutomaticRequest:
     """What was asked for.
 
     :param structures: in the order asked for.
+    :param rivals: further structures that a voxel may belong to; they compete for voxels and are left out of the result.
     :param restoration: one of :data:`VISTA3DCore.inference.restoration.RESTORERS`.
     :param region: nothing is segmented outside.
     :param streaming: see :meth:`VISTA3DCore.inference.retention.FeatureStore.blocks`.
@@ -72,6 +73,7 @@ class AutomaticRequest:
     cleanup: Cleanup | None = None
     on_partial: Callable[[PartialResult], None] | None = None
     order_from: Sequence[float] | None = None
+    rivals: tuple[Structure, ...] = ()
 
     def __post_init__(self) -> None:
         if self.restoration not in RESTORERS:
@@ -156,7 +158,7 @@ class AutomaticRuns:
     def _labelled(self, request: AutomaticRequest, scope: Scope, progress: Progress) -> tuple[Restorer, Results]:
         grid = self._grid.crop(scope.box)
         grids = self._grids_of(grid)
-        scores = ClassScores(self._backend, request.structures)
+        scores = ClassScores(self._backend, (*request.structures, *request.rivals))
         # Where the labels on the model grid are asked for afterwards, they have to be on the host.
         on_host = request.localize and request.restoration == "nearest"
         restorer = NearestRestorer(scores, grids) if on_host else RESTORERS[request.restoration](scores, grids)
@@ -205,6 +207,11 @@ class AutomaticRuns:
         return Watched(watch, float(place[layout.slab_axis]))
 
     def _cut(self, request: AutomaticRequest, labels: np.ndarray, masks: dict[int, np.ndarray]) -> Results:
+        if request.rivals:
+            table = np.arange(np.iinfo(labels.dtype).max + 1, dtype=labels.dtype)
+            table[[rival.index for rival in request.rivals]] = 0
+            for plane in labels:
+                plane[...] = table[plane]
         if request.region is not None:
             cut_to_region(request.region, self._affine, [labels, *masks.values()])
         return labels, masks

@@ -137,6 +137,7 @@ class Session:
             cleanup=Cleanup.chosen(cleanup, self._segmenter.config.name),
             on_partial=shown,
             order_from=order_from,
+            rivals=self._rivals(wanted),
         )
 
         partial = replace(request, cleanup=None)
@@ -146,6 +147,18 @@ class Session:
             return Segmentation(*results, wanted, self._affine.copy(), provenance)
 
         return made(self._automatic.segment(request, Progress.of(progress)), request)
+
+    def _rivals(self, wanted: Sequence[Structure]) -> tuple[Structure, ...]:
+        """Return what else competes for voxels: all that the model was trained for, where it claims only a part.
+
+        Such a model learned to tell all of its structures apart, not each by itself: without them, a structure would
+        take the voxels of its neighbors that are not claimed.
+        """
+        if self._segmenter.claims is None:
+            return ()
+        asked = {structure.index for structure in wanted}
+        trained = (self._segmenter.catalogue[index] for index in self._segmenter.trained)
+        return tuple(one for one in trained if one.index not in asked and not one.overlapping)
 
     def scores(
         self, structure: str | int | Structure, preset: str = "bundle", progress: ProgressLike = None
