@@ -51,7 +51,7 @@ class AutomaticRequest:
     """What was asked for.
 
     :param structures: in the order asked for.
-    :param rivals: further structures that a voxel may belong to; they compete for voxels and are left out of the result.
+    :param rivals: further structures that a voxel may belong to: they compete for it, and the result leaves them out.
     :param restoration: one of :data:`VISTA3DCore.inference.restoration.RESTORERS`.
     :param region: nothing is segmented outside.
     :param streaming: see :meth:`VISTA3DCore.inference.retention.FeatureStore.blocks`.

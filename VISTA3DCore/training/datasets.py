@@ -195,7 +195,7 @@ def split_cases(data: Sequence[DataList], fold: int | None = None) -> tuple[list
     """Return the cases to learn from and those to validate with, of several datasets.
 
     :param fold: the fold to validate with; None learns from all of section ``training`` and validates with section
-        ``validation``, where there is one. Label maps without an image are left out with their fold and validate nothing.
+        ``validation``, where there is one. Label maps without an image go with their fold and validate nothing.
     :raises InputError: if nothing is left to learn from, or the fold has nothing to validate with.
     """
     cases = [case_of(item, one.name) for one in data for item in one.training]
