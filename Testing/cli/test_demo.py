@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -15,6 +17,8 @@ from matplotlib.image import imread
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging import samples
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
+from VISTA3DCore.network.claims import Claim, Claims, with_claims
 
 
 class Written:
@@ -95,16 +99,28 @@ def _check(written: Written) -> None:
         assert picture[..., :3].std() > 0.1
 
 
-def test_without_a_network_a_phantom_is_used(vista3d: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    result = vista3d("demo", "-o", tmp_path / "demo", "--model", tiny_model, "--device", "cpu")
+@pytest.fixture
+def claiming_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """Return the tiny model with claims: liver and kidneys; the spleen is not good enough."""
+    path = tmp_path / "claiming.safetensors"
+    shutil.copy(tiny_model, path)
+    figures = {1: 0.9, 3: 0.6, 5: 0.8, 14: 0.8}
+    with_claims(path, Claims(0.7, {index: Claim(dice, 5, painted=False) for index, dice in figures.items()}))
+    return path
+
+
+def test_without_a_network_a_phantom_is_used(vista3d: Callable, claiming_model: Path, tmp_path: Path) -> None:
+    result = vista3d("demo", "-o", tmp_path / "demo", "--model", claiming_model, "--device", "cpu")
     assert result.exit_code == 0, result.stderr
     assert "SYNTHETIC PHANTOM" in result.stderr
     assert "Liver" in result.stdout
     assert "Correction by clicks" in result.stdout
     unclaimed = next(line for line in result.stdout.splitlines() if "not claimed by the model" in line)
     assert "Aorta" in unclaimed
+    assert "Spleen" in unclaimed
     assert "Liver" not in unclaimed
     written = Written(tmp_path / "demo")
+    assert [row["index"] for row in written.figures["structures"]] == [1, 5, 14]
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
         "demo.json", "phantom.png", "phantom.seg.nrrd", "phantom_corrected.seg.nrrd", "phantom_correction.png",
         "phantom_ct.nii.gz", "phantom_reference.seg.nrrd",
@@ -121,10 +137,6 @@ def test_for_programs(vista3d: Callable, tiny_model: Path, tmp_path: Path) -> No
 
 
 def test_a_model_without_clicks_shows_the_automatic_half(vista3d: Callable, tiny_model: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
-
     config, state = load_checkpoint(tiny_model)
     automatic = tmp_path / "automatic.safetensors"
     save_checkpoint(automatic, replace(config, click_branch=False), dict(state))

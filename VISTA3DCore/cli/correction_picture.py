@@ -17,6 +17,7 @@ from VISTA3DCore.cli.preview_figure import (
     GAP_IN,
     HEAD_IN,
     MARGIN_IN,
+    TEXT,
     TITLE_IN,
     add_row,
     draw_outline,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.imaging.clicks import Click
 
-_PANEL_IN = 4.4
+_PANEL_IN, _CAPTION_IN = 4.4, 0.3
 _AROUND_MM = 25.0
 _NOTE = "Color: segmentation; white: reference; + green: click that adds; + red: click that removes"
 
@@ -54,7 +55,8 @@ def write_correction(
     :param clicks: at least one; drawn in every state.
     :raises OutputError: if the file cannot be written.
     """
-    cut = _surroundings([*states.values(), reference], spacing_of(volume.affine))
+    changed = np.logical_or.reduce(list(states.values())) & ~np.logical_and.reduce(list(states.values()))
+    cut = _surroundings(changed | reference, spacing_of(volume.affine))
     affine = volume.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ [side.start for side in cut]
     part = Volume(volume.array[cut], affine)
@@ -67,24 +69,26 @@ def write_correction(
     write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=DPI)})
 
 
-def _surroundings(masks: Sequence[np.ndarray], spacing: np.ndarray) -> tuple[slice, ...]:
-    """Return the box of all masks, with a margin."""
-    box = bounding_box(np.logical_or.reduce(masks))
+def _surroundings(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
+    """Return the bounding box of a mask, with a margin."""
     margin = np.ceil(_AROUND_MM / spacing).astype(int)
-    sides = zip(box, margin.tolist(), masks[0].shape, strict=True)
+    sides = zip(bounding_box(mask), margin.tolist(), mask.shape, strict=True)
     return tuple(slice(max(side.start - more, 0), min(side.stop + more, size)) for side, more, size in sides)
 
 
 def _figure(states: dict[str, list[Plane]], reference: list[Plane], structure: Structure, title: str) -> Figure:
     widths = [_PANEL_IN * proportion(*plane.size) for plane in reference]
-    row_in = _PANEL_IN + HEAD_IN
+    row_in = _PANEL_IN + HEAD_IN + _CAPTION_IN
     width = sum(widths) + 2 * GAP_IN + 2 * MARGIN_IN
     height = TITLE_IN - HEAD_IN + row_in * len(states) + MARGIN_IN
     figure = Figure(figsize=(width, height), facecolor=BACKGROUND)
     write_title(figure, title, _NOTE)
     for row, (name, planes) in enumerate(states.items()):
-        panels = add_row(figure, MARGIN_IN + row_in * (len(states) - 1 - row), widths, _PANEL_IN)
+        bottom = MARGIN_IN + row_in * (len(states) - 1 - row)
+        caption = (MARGIN_IN / width, (bottom + row_in - _CAPTION_IN) / height)
+        figure.text(*caption, name, color=TEXT, fontsize=12, fontweight="bold", va="bottom")
+        panels = add_row(figure, bottom, widths, _PANEL_IN)
         for plane, truth, axes in zip(planes, reference, panels, strict=True):
-            draw_plane(axes, plane, (structure,), f"{name}   {plane.name}")
+            draw_plane(axes, plane, (structure,))
             draw_outline(axes, truth.masks.get(structure.index), plane.pixel, "white")
     return figure

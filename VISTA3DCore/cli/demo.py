@@ -153,7 +153,8 @@ def _write(story: Story, segmentation: Segmentation, progress: Progress) -> None
         segmentation.write(path["segmentation"])
         _reference(story, segmentation).write(path["reference"])
         path["figures"].write_text(json.dumps(story.as_json(), indent=2) + "\n", encoding="utf-8")
-        title = f"{'Synthetic phantom' if sample.synthetic else 'Demonstration CT'}, segmented by '{story.model}'"
+        shown = "Synthetic phantom" if sample.synthetic else "Demonstration CT"
+        title = f"{shown}, segmented by '{Path(story.model).name}'"
         write_preview(path["picture"], volume, segmentation, title, surfaces=True)
         progress.update(0.7, "Drawing and writing")
         if story.correction:

@@ -83,8 +83,8 @@ def _visible(structures: Sequence[Structure], planes: Sequence[Plane]) -> list[S
     return sorted((structure for structure in structures if area[structure]), key=lambda s: -area[s])
 
 
-def draw_plane(axes: Axes, plane: Plane, structures: Sequence[Structure], name: str = "") -> None:
-    """Draw a plane of the CT, the structures and the clicks, under a name (the plane's by default)."""
+def draw_plane(axes: Axes, plane: Plane, structures: Sequence[Structure]) -> None:
+    """Draw a plane of the CT, the structures and the clicks."""
     width, height = plane.size
     axes.set_facecolor("black")
     axes.imshow(
@@ -102,7 +102,7 @@ def draw_plane(axes: Axes, plane: Plane, structures: Sequence[Structure], name: 
     for mark in plane.marks:
         _draw_mark(axes, mark)
     axes.set(xlim=(0.0, width), ylim=(height, 0.0))
-    _annotate(axes, plane.letters, name or plane.name)
+    _annotate(axes, plane.letters, plane.name)
     _draw_scale_bar(axes, plane.size)
 
 

@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.imaging.geometry import spacing_of, to_ras
 from VISTA3DCore.imaging.segmentation import Segmentation
-from VISTA3DCore.inference.components import bounding_box
+from VISTA3DCore.inference.components import bounding_box, bounding_boxes
 
 # Of a finer or longer grid, every second, third ... voxel is used: the rest costs time and shows little.
 _FINEST_MM, _MOST_VOXELS = 1.5, 200
@@ -120,7 +120,7 @@ def render(
 def _bodies(
     labels: np.ndarray, masks: Mapping[int, np.ndarray], structures: Sequence[Structure], spacing: np.ndarray
 ) -> Iterator[_Body]:
-    boxes = _boxes(labels)
+    boxes = bounding_boxes(labels)
     sigma = np.maximum(_SMOOTHING_MM / spacing, _SMOOTHING_VOXELS)
     for structure in structures:
         index = structure.index
@@ -133,19 +133,6 @@ def _bodies(
         start = np.array([side.start for side in box]) - _MARGIN
         smoother = _smoothed(field, _SHADING_SMOOTHER * sigma)
         yield _Body(field, smoother, threshold, start, np.array(structure.color) / 255.0)
-
-
-def _boxes(labels: np.ndarray) -> dict[int, tuple[slice, ...]]:
-    """Return the bounding box of every label."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(labels))
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.ComputePerimeterOff()
-    shapes.Execute(image)
-    return {
-        label: tuple(slice(first, first + size) for first, size in zip(box[2::-1], box[:2:-1], strict=True))
-        for label in shapes.GetLabels()
-        for box in [shapes.GetBoundingBox(label)]
-    }
 
 
 class _Canvas:
