@@ -205,6 +205,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/supervoxels/segment_anything.py
   VISTA3DCore/supervoxels/tiny_vit.py
   VISTA3DCore/training/__init__.py
+  VISTA3DCore/training/acceleration.py
   VISTA3DCore/training/augmentation.py
   VISTA3DCore/training/averaging.py
   VISTA3DCore/training/branches.py
@@ -214,16 +215,20 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/curves.py
   VISTA3DCore/training/datasets.py
   VISTA3DCore/training/deformation.py
+  VISTA3DCore/training/dense.py
   VISTA3DCore/training/distillation.py
+  VISTA3DCore/training/file_marks.py
   VISTA3DCore/training/fitting.py
   VISTA3DCore/training/hu_statistics.py
   VISTA3DCore/training/initialisation.py
   VISTA3DCore/training/judging.py
   VISTA3DCore/training/lesions.py
   VISTA3DCore/training/loop.py
+  VISTA3DCore/training/loss_watch.py
   VISTA3DCore/training/losses.py
   VISTA3DCore/training/objective.py
   VISTA3DCore/training/packaged.py
+  VISTA3DCore/training/painting.py
   VISTA3DCore/training/parts.py
   VISTA3DCore/training/patches.py
   VISTA3DCore/training/plan.py
@@ -232,6 +237,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/prompts.py
   VISTA3DCore/training/pseudo_labels.py
   VISTA3DCore/training/recipe.py
+  VISTA3DCore/training/rescue.py
   VISTA3DCore/training/samples.py
   VISTA3DCore/training/sampling.py
   VISTA3DCore/training/supervoxel_objects.py
