@@ -55,3 +55,14 @@ def expect_background(network: nn.Module, image: torch.Tensor, score: float = -5
     _, features = network.image_encoder(image, with_point=False, with_label=True)
     mean = network.class_head.image_post_mapping(features).mean((0, 2, 3, 4))
     network.class_head.mlp[-1].bias.copy_(score * mean / mean.square().sum())
+
+
+@torch.no_grad()
+def copy_class_decoder(network: nn.Module) -> None:
+    """Let the click decoder begin as the trained decoder of the automatic branch, as far as their shapes agree.
+
+    Its features tell anatomy apart already; a random decoder would have to learn that from clicks.
+    """
+    learned, target = network.image_encoder.up_layers_auto.state_dict(), network.image_encoder.up_layers.state_dict()
+    same = {name: value for name, value in learned.items() if name in target and target[name].shape == value.shape}
+    network.image_encoder.up_layers.load_state_dict(same, strict=False)

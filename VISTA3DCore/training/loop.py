@@ -25,7 +25,7 @@ from VISTA3DCore.training.checkpointing import RunFolder
 from VISTA3DCore.training.curves import Curves
 from VISTA3DCore.training.distillation import Teacher
 from VISTA3DCore.training.fitting import memory_told
-from VISTA3DCore.training.initialisation import expect_background, localise_attention
+from VISTA3DCore.training.initialisation import copy_class_decoder, expect_background, localise_attention
 from VISTA3DCore.training.judging import Judge
 from VISTA3DCore.training.loss_watch import LossWatch
 from VISTA3DCore.training.objective import Losses, Objective
@@ -255,6 +255,8 @@ class Trainer:
         network = build_network(self.task.model).train()
         if self.task.start is not None:
             network.load_state_dict(dict(self.task.start))
+            if self.recipe.copy_class_decoder:
+                copy_class_decoder(network)
         else:
             localise_attention(network.point_head)
             if self.recipe.loss.dense:

@@ -157,6 +157,7 @@ class Recipe:
     :param about: one line for people.
     :param model: fields of :class:`ModelConfig` that differ from the starting model's, or from the released one's.
     :param frozen: ``PARTS`` that do not learn.
+    :param copy_class_decoder: the click decoder begins as the decoder of the automatic branch of the starting model.
     :param minimum_voxels: from nothing, the model learns the classes that completely annotated cases show with at
         least so many voxels; None: every class of its label set.
     :param steps: updates of the weights; None: by ``epochs``.
@@ -169,6 +170,7 @@ class Recipe:
     about: str = ""
     model: Mapping[str, Any] = field(default_factory=dict)
     frozen: tuple[str, ...] = ()
+    copy_class_decoder: bool = False
     minimum_voxels: int | None = None
     steps: int | None = None
     epochs: int = 1
