@@ -99,11 +99,12 @@ def _run(sample: Sample, folder: Path, wishes: engine.Wishes, progress: Progress
             )
             rows = measure(sample.volume, segmentation, sample.reference)
             sizes = _volumes(sample)
+            known = {structure.index for structure in claimed}
+            unclaimed = [segmenter.catalogue[index] for index in sizes if index not in known]
             correction = None
             if segmenter.config.click_branch:
                 part = progress.part(0.6, 0.8)
-                correction = correct_one(session, segmentation, rows, sample.reference, sizes, part)
-    known = {structure.index for structure in claimed}
+                correction = correct_one(session, segmentation, rows, unclaimed, sample.reference, sizes, part)
     story = Story(
         sample=sample,
         model=wishes.model,
@@ -111,7 +112,7 @@ def _run(sample: Sample, folder: Path, wishes: engine.Wishes, progress: Progress
         seconds=time.monotonic() - started,
         rows=rows,
         reference_ml=sizes,
-        unclaimed=[segmenter.catalogue[index] for index in sizes if index not in known],
+        unclaimed=unclaimed,
         correction=correction,
         files=_names(folder, "phantom" if sample.synthetic else "abdomen", correction is not None),
     )
@@ -172,14 +173,15 @@ def _reference(story: Story, segmentation: Segmentation) -> Segmentation:
 
 
 def _write_correction(story: Story, correction: Correction, segmentation: Segmentation, path: dict[str, Path]) -> None:
+    from VISTA3DCore.anatomy.catalogue import catalogue
     from VISTA3DCore.cli.correction_picture import write_correction
 
     correction.applied(segmentation).write(path["corrected"])
-    structure = segmentation.structure(correction.structure.index)
+    structure = catalogue()[correction.structure.index]
     before, after, count = correction.dice[0], correction.dice[-1], len(correction.clicks)
     clicks = "1 click" if count == 1 else f"{count} clicks"
     states = {
-        f"Before: Dice {before:.2f}": segmentation[structure],
+        f"Before: Dice {before:.2f}": segmentation.labels == structure.index,
         f"After {clicks}: Dice {after:.2f}": correction.mask,
     }
     reference = story.sample.reference == structure.index

@@ -132,7 +132,8 @@ def _correction_sentences(correction: Correction | None) -> list[str]:
     if correction is None:
         return []
     name, before, after = correction.structure.display_name, correction.dice[0], correction.dice[-1]
-    sentences = [f"\nCorrection by clicks: {name}, Dice {before:.2f} -> {after:.2f}."]
+    what = name if correction.structure.voxels else f"{name}, which is not in the automatic result"
+    sentences = [f"\nCorrection by clicks: {what}: Dice {before:.2f} -> {after:.2f}."]
     if correction.gain <= 0.0:
         sentences[0] += " The clicks did not help here."
     for count, (click, dice) in enumerate(zip(correction.clicks, correction.dice[1:], strict=True), start=1):
@@ -141,7 +142,8 @@ def _correction_sentences(correction: Correction | None) -> list[str]:
     others = [f"{other} {first:.2f} -> {last:.2f}" for other, first, last in correction.others]
     sentences.append(
         "Each click is simulated on the largest error. The structure is the one that gains most of the "
-        f"{len(others) + 1} with the lowest Dice" + (f"; the others: {_listed(others)}." if others else ".")
+        f"{TRIED} claimed ones with the lowest Dice and the {TRIED} largest that are not claimed"
+        + (f"; the others: {_listed(others)}." if others else ".")
     )
     return sentences
 
@@ -158,7 +160,8 @@ def _correction_as_json(correction: Correction | None) -> dict[str, Any] | None:
             {"position": list(click.position), "positive": click.positive, "dice": dice}
             for click, dice in zip(correction.clicks, correction.dice[1:], strict=True)
         ],
-        "rule": f"most gain of the {TRIED} claimed structures of at least {LEAST_ML:g} ml with the lowest Dice",
+        "rule": f"most gain of the {TRIED} claimed structures of at least {LEAST_ML:g} ml with the lowest Dice "
+        f"and of the {TRIED} largest that are not claimed",
         "others": [
             {"structure": name, "dice_before": before, "dice_after": after} for name, before, after in correction.others
         ],
