@@ -16,8 +16,9 @@ demo: $(VENV)/.run
 
 # The README's pictures, drawn anew.
 pictures: demo
-	cp demo/abdomen.png Resources/Screenshots/demo.png
-	cp demo/abdomen_correction.png Resources/Screenshots/correction.png
+	$(BIN)/python -c "from PIL import Image; \
+	Image.open('demo/abdomen.png').convert('RGB').quantize(255).save('Resources/Screenshots/demo.png', optimize=True); \
+	Image.open('demo/abdomen_correction.png').convert('RGB').quantize(64).save('Resources/Screenshots/correction.png', optimize=True)"
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -m "not gpu"

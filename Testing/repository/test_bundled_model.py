@@ -34,10 +34,21 @@ def demonstration(segmenter, ct_data) -> tuple[Segmentation, np.ndarray]:
 def test_it_is_small_and_says_what_it_knows(segmenter):
     assert ModelStore().resolve("mini").stat().st_size < 20_000_000
     assert set(segmenter.available) <= {structure.index for structure in CT.everything}
-    assert segmenter.config.window == (48, 48, 48)
+    assert segmenter.config.window == (64, 64, 64)
 
 
-@pytest.mark.parametrize(("name", "least"), [("liver", 0.6), ("left kidney", 0.3), ("left autochthon", 0.45)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("liver", 0.85),
+        ("spleen", 0.75),
+        ("left kidney", 0.75),
+        ("left autochthon", 0.8),
+        ("left hip", 0.7),
+        ("bladder", 0.7),
+        ("vertebrae L3", 0.65),
+    ],
+)
 def test_organs_of_a_patient_it_never_saw_are_found(demonstration, name, least):
     found, reference = demonstration
 
@@ -100,18 +111,18 @@ def clicked(segmenter, ct_data) -> Callable[..., np.ndarray]:
         yield mean_dice
 
 
-MISSED = ("stomach", "bladder", "left femur", "right femur", "left gluteus maximus")
+NOT_CLAIMED = ("bladder", "left femur", "right femur", "right gluteus maximus")
 
 
-def test_five_clicks_find_what_the_automatic_result_misses(clicked):
-    dices = clicked(MISSED, automatic=True)
+def test_five_clicks_find_what_the_model_does_not_claim(clicked):
+    dices = clicked(NOT_CLAIMED)
 
-    assert dices[0] < 0.3
-    assert dices[5] > 0.6
+    assert dices[0] == 0
+    assert dices[5] > 0.5
 
 
 @pytest.mark.xfail(
-    strict=True, reason="automatic results of these ten are at 0.67 (formerly 0.52), and five clicks add 0.014 alone"
+    strict=True, reason="the click branch has learned for a quarter of an hour: on good automatic results clicks cost"
 )
 def test_five_clicks_improve_automatic_results(clicked):
     dices = clicked(TEN, automatic=True)
