@@ -50,7 +50,7 @@ def test_body_crop_of_a_whole_field_of_view(segmenter, ct_data):
     equal, inside = ordinary.labels == cropped.labels, np.mean((ordinary.labels == cropped.labels)[labelled])
     print(f"body crop: {windows} -> {fewer} windows, equal {np.mean(equal):.4f}, of labelled voxels {inside:.4f}")
 
-    # Windows of 240 mm: few fit beside a body. 9 -> 6.
+    # Windows of 320 mm: few fit beside a body. 4 -> 2.
     assert fewer < 0.7 * windows
     assert np.mean(equal) > 0.97
     assert inside > 0.8
@@ -75,5 +75,5 @@ def test_a_localized_liver(segmenter, ct_data):
     agreement = dice(ordinary["liver"], localized["liver"])
     print(f"liver: {windows} -> {fewer} windows with the coarse look, Dice {agreement}")
 
-    assert fewer < 0.5 * windows
+    assert fewer <= 0.5 * windows  # 4 windows of 320 mm without it
     assert agreement > 0.93
