@@ -26,7 +26,6 @@ from VISTA3DCore.training.recipe import read_recipe
 FORMER = (
     "data.synthetic=0.5",
     "data.augmentation=few-cases",
-    "data.crop=60",
     "loss.dense=0",
     "loss.map=1.0",
     "prompts.max_background=8",
