@@ -53,7 +53,7 @@ def main() -> None:
     """Print seconds per step of both, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("steps", type=int, nargs="?", default=5)
-    parser.add_argument("--window", type=int, default=48)
+    parser.add_argument("--window", type=int, default=64)
     options = parser.parse_args()
     if "VISTA3D_TEST_DATA" not in os.environ:
         raise SystemExit("VISTA3D_TEST_DATA is not set: the benchmark needs a labeled CT.")
