@@ -126,7 +126,8 @@ def with_claims(path: str | Path, claims: Claims) -> None:
         header = _read_header(source, path)
         if header is None:
             raise ModelError(f"'{path}' is not a safetensors file; only such a file can carry claims.")
-        metadata = {**_metadata(header, path), CLAIMS_KEY: claims.to_json()}
+        # The library writes metadata in any order; sorted, the same model is the same file.
+        metadata = dict(sorted({**_metadata(header, path), CLAIMS_KEY: claims.to_json()}.items()))
         content = json.dumps({**header, _METADATA: metadata}, separators=(",", ":")).encode()
         content += b" " * (-len(content) % _ALIGNMENT)
         target.write(len(content).to_bytes(_LENGTH_BYTES, "little") + content)

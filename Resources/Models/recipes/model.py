@@ -67,6 +67,9 @@ def train(
     """Make one run, or continue it, and return its model: that of the last step."""
     folder = options.run / (run["name"] if fold is None else f"{run['name']}-fold-{fold}")
     steps = max(1, round(run["steps"] * share))
+    finished = folder / f"finished-{steps}"
+    if finished.exists():  # made again, its file would have other bytes, and what began with it another start
+        return _result(folder)
     command = [sys.executable, "-m"]
     if options.processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}", "-m", "--"]
@@ -79,6 +82,11 @@ def train(
     # Two processes with one thread each wait less for each other than one with two threads.
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} if options.processes > 1 else {}
     subprocess.run(command, check=True, env={**os.environ, **threads})
+    finished.touch()
+    return _result(folder)
+
+
+def _result(folder: Path) -> Path:
     return folder / LAST if (folder / LAST).exists() else folder / RESULT
 
 
