@@ -75,5 +75,7 @@ def test_a_localized_liver(segmenter, ct_data):
     agreement = dice(ordinary["liver"], localized["liver"])
     print(f"liver: {windows} -> {fewer} windows with the coarse look, Dice {agreement}")
 
-    assert fewer <= 0.5 * windows  # 4 windows of 320 mm without it
     assert agreement > 0.93
+    if windows == 4:
+        pytest.xfail("the small model's windows of 320 mm: 2 of 4 are left, not less than half")
+    assert fewer < 0.5 * windows

@@ -293,16 +293,30 @@ def test_preparing_encodes_the_window_of_the_next_click(clicking: Clicking) -> N
 # The small model
 
 
-def test_a_click_on_the_liver_of_a_real_ct_finds_it(clicking_at: Callable[..., Clicking], ct_data: Path) -> None:
+def _clicked_liver(clicking_at: Callable[..., Clicking], ct_data: Path) -> tuple[Clicking, np.ndarray]:
+    """Click once in the middle of the liver of a real CT; return the session and the reference."""
     volume = Volume.read(ct_data / "ts_example_ct" / "ct.nii.gz")
     truth = Volume.read(ct_data / "ts_example_ct" / "label_vista3d.nii.gz").array == catalogue()["liver"].index
     clicking = clicking_at(volume.affine, array=volume.array.astype(np.int16), model="mini")
     clicking.choose(clicking.segmentation_node.GetSegmentation().AddEmptySegment("liver", "Liver"))
     clicking.click(np.argwhere(truth).mean(axis=0).round())
+    return clicking, truth
+
+
+@pytest.mark.xfail(strict=True, reason="the small model's click branch has learned for 20 minutes: Dice 0.45")
+def test_a_click_on_the_liver_of_a_real_ct_finds_it(clicking_at: Callable[..., Clicking], ct_data: Path) -> None:
+    clicking, truth = _clicked_liver(clicking_at, ct_data)
     found = clicking.mask()
+    assert 2 * np.count_nonzero(found & truth) > 0.7 * (np.count_nonzero(found) + np.count_nonzero(truth))
+
+
+def test_a_click_on_a_real_ct_writes_what_the_engine_answers(
+    clicking_at: Callable[..., Clicking], ct_data: Path
+) -> None:
+    clicking, _ = _clicked_liver(clicking_at, ct_data)
+    found = clicking.mask()
+    assert found.any()
     assert clicking.sentences == []
-    # One click with the small model: Dice 0.45 (its former click branch: 0.76; the mean over structures is the same).
-    assert 2 * np.count_nonzero(found & truth) > 0.4 * (np.count_nonzero(found) + np.count_nonzero(truth))
     expected = clicking.session().click("liver", as_clicks(clicking.stored())).mask
     assert np.count_nonzero(found != expected) <= 3  # another number of threads rounds otherwise
     clicking.editor.Undo()
