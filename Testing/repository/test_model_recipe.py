@@ -20,29 +20,36 @@ from VISTA3DCore.network.store import ModelStore
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "Resources" / "Models" / "recipes"
 MODEL = "model={name: tiny, width: 8, click_width: 8, blocks_down: [1, 1, 1], window: [16, 16, 16], spacing: [8, 8, 8]}"
+EXACT = ("saving.every=1", "precision=fp32")
 TINY = {
     "cases": [
         {"from": "anatomies", "id": "a", "weight": 1.0, "fold": 0},
         {"from": "anatomies", "id": "b", "weight": 1.0, "fold": 1},
+        {"from": "data", "id": "c", "weight": 1.0, "fold": 1, "unlabeled": True, "predict": True},
     ],
     "runs": [
-        {"name": "coarse", "stage": "mini", "steps": 8, "set": [MODEL, "saving.every=1", "precision=fp32"]},
+        {"name": "coarse", "stage": "mini", "steps": 8, "fold": 0, "measured": True, "set": [MODEL, *EXACT]},
         {
             "name": "fine",
             "stage": "mini",
             "steps": 4,
-            "set": [MODEL.replace("8, 8, 8", "6, 6, 6"), "saving.every=1", "precision=fp32"],
+            "predictions": True,
+            "set": [MODEL.replace("8, 8, 8", "6, 6, 6"), *EXACT],
         },
     ],
-    "validation": {"folds": [0], "runs": ["coarse"], "share": 0.5},
+    "validation": {"folds": [1], "runs": ["coarse"], "share": 0.5},
 }
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> Path:
-    """Two label maps of a liver beside a spleen, without images."""
+    """Two label maps of a liver beside a spleen, without images, and a CT without labels."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "anatomies").mkdir()
+    (folder / "data").mkdir()
+    hu = np.random.default_rng(0).normal(40, 20, (30, 28, 26)).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(hu, np.diag([6.0, 6.0, 6.0, 1.0])), folder / "data" / "c.nii.gz")
+    (folder / "data" / "index.json").write_text(json.dumps([{"id": "c", "split": "unlabelled", "image": "c.nii.gz"}]))
     entries = []
     for number, name in enumerate("ab"):
         label = np.zeros((40, 32, 30), np.uint8)
@@ -99,9 +106,12 @@ def test_killed_and_started_again_it_makes_the_same_file(shared, tmp_path):
     assert results[0] == results[1]
     claims = read_claims(whole / "vista3d-mini.safetensors")
     assert {index: (claim.cases, claim.painted) for index, claim in claims.structures.items()} == {
-        1: (1, True),
-        3: (1, True),
+        1: (2, True),
+        3: (2, True),
     }
+    learned = json.loads((whole / "predicted" / "predict.json").read_text())["training"]
+    assert [one["name"] for one in learned if "pseudo_label" in one] == ["c"]
+    assert "image of 'c' (predict)" in json.loads((whole / "fine" / "run.json").read_text())["files"]
 
 
 def test_claims_are_means_over_real_patients_and_over_painted_ones_only_without_them(monkeypatch):

@@ -1,8 +1,9 @@
-"""Write a data list that the small model learns from: the cases of mini.json, with the files of shared data folders."""
+"""Write a data list that the small model learns from: cases of mini.json, with the files of shared data folders."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,17 @@ from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.training.packaged import packaged_case
 
 
-def write_list(
-    cases: list[dict[str, Any]], shared: Path, output: Path, clicks: bool, predictions: Path | None = None
-) -> None:
+def write_list(cases: Iterable[dict[str, Any]], shared: Path, output: Path) -> None:
     """Write a data list in MONAI's layout, with absolute paths.
 
     :param cases: as in mini.json.
     :param shared: holds the folders ``data``, ``anatomies`` and ``pseudo``, each with an ``index.json``.
-    :param clicks: with the cases that serve for clicks alone.
-    :param predictions: folder with another model's label maps for some of the cases, NAME.nii.gz on the CT's grid:
-        class indices, 255 where they are not to be relied on; ``classes.json`` lists what that model looks for.
     """
-    wanted = [
-        case for case in cases if (clicks or not case.get("clicks")) and (predictions or not case.get("predicted"))
-    ]
-    rooms = sorted({case["from"] for case in wanted} - {"packages"})
-    items = {room: _training_items(shared / room) for room in rooms}
+    cases = list(cases)
+    items = {room: _training_items(shared / room) for room in {case["from"] for case in cases} - {"packages"}}
     entries = []
-    for case in wanted:
+    for case in cases:
         entry = _packaged() if case["from"] == "packages" else _entry(items[case["from"]][case["id"]])
-        if predictions and (file := predictions / f"{case['id']}.nii.gz").is_file():
-            looked_for = json.loads((predictions / "classes.json").read_text(encoding="utf-8"))
-            entry |= {"pseudo_label": str(file.resolve()), "predicted": looked_for}
         entries.append({"name": case["id"], **entry, "weight": case["weight"], "fold": case["fold"]})
     content = json.dumps({"name": output.stem, "training": entries}, indent=1)
     output.write_text(content + "\n", encoding="utf-8")

@@ -31,41 +31,73 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="Folder of the runs and of the result.")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="Training processes.")
     parser.add_argument("--share", type=float, default=1.0, help="Part of the steps, for a trial.")
-    parser.add_argument("--predictions", type=Path, help="Folder with another model's label maps (see lists.py).")
     parser.add_argument("--recipe", type=Path, default=HERE / "mini.json", help="Cases, runs and folds.")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
-    plan, lists = json.loads(options.recipe.read_text(encoding="utf-8")), {}
-    for name, clicks in (("mini", False), ("mini-clicks", True)):
-        lists[name] = options.run / f"{name}.json"
-        write_list(plan["cases"], options.shared, lists[name], clicks, options.predictions)
-    start = None
+    plan = json.loads(options.recipe.read_text(encoding="utf-8"))
+    lists = write_lists(plan["cases"], options)
+    model, measured = None, {}
     for run in plan["runs"]:
-        start = train(run, options, lists, start, options.share)
-    figures = options.run / "figures.json"
-    figures.unlink(missing_ok=True)
+        data = [lists["clicks"] if "config" in run else lists["labeled"]]
+        if run.get("predictions"):
+            data = [lists["kept"], predicted(lists["predict"], model, options.run)]
+        model = train(run, options, data, model, options.share, run.get("fold"))
+        if run.get("measured"):
+            measured[run["fold"]] = model
     for fold in plan["validation"]["folds"]:
         held_out = None
         for run in plan["runs"]:
             if run["name"] in plan["validation"]["runs"]:
-                held_out = train(run, options, lists, held_out, options.share * plan["validation"]["share"], fold)
-        validate("measure", str(held_out), str(lists["mini"]), str(fold), str(figures))
+                share = options.share * plan["validation"]["share"]
+                held_out = train(run, options, [lists["labeled"]], held_out, share, fold, f"-fold-{fold}")
+        measured[fold] = held_out
+    figures = options.run / "figures.json"
+    figures.unlink(missing_ok=True)
+    for fold, held_out in measured.items():
+        validate("measure", str(held_out), str(lists["labeled"]), str(fold), str(figures))
     result = options.run / "vista3d-mini.safetensors"
-    shutil.copyfile(start, result)
+    shutil.copyfile(model, result)
     validate("claim", str(result), str(figures))
     print(f"The model: {result}")
+
+
+def write_lists(cases: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Path]:
+    """Write the data lists: labeled cases, those without predictions, those that get some, and those for clicks."""
+    automatic = [case for case in cases if not case.get("clicks")]
+    chosen = {
+        "labeled": [case for case in automatic if not case.get("unlabeled")],
+        "kept": [case for case in automatic if not case.get("predict")],
+        "predict": [case for case in automatic if case.get("predict")],
+        "clicks": [case for case in cases if not case.get("unlabeled")],
+    }
+    lists = {name: options.run / f"{name}.json" for name in chosen}
+    for name, some in chosen.items():
+        write_list(some, options.shared, lists[name])
+    return lists
+
+
+def predicted(data: Path, model: Path, folder: Path) -> Path:
+    """Let a model predict what is not labeled in the cases of a list; return the list with the predictions.
+
+    The predictions of an earlier call are kept, because this model has not changed.
+    """
+    output = folder / "predicted"
+    command = [sys.executable, "-m", "VISTA3DCore.cli", "prepare", "--data", str(data), "--model", str(model)]
+    subprocess.run([*command, "--output", str(output)], check=True)
+    return output / data.name
 
 
 def train(
     run: dict[str, Any],
     options: argparse.Namespace,
-    lists: dict[str, Path],
+    data: list[Path],
     start: Path | None,
     share: float,
-    fold: int | None = None,
+    fold: int | None,
+    suffix: str = "",
 ) -> Path:
     """Make one run, or continue it, and return its model: that of the last step."""
-    folder = options.run / (run["name"] if fold is None else f"{run['name']}-fold-{fold}")
+    folder = options.run / f"{run['name']}{suffix}"
     steps = max(1, round(run["steps"] * share))
     finished = folder / f"finished-{steps}"
     if finished.exists():  # made again, its file would have other bytes, and what began with it another start
@@ -74,8 +106,8 @@ def train(
     if options.processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.processes}", "-m", "--"]
     command += ["VISTA3DCore.cli", "train", run["stage"], "--run", str(folder), "--cache", str(options.run / "cache")]
-    command += ["--data", str(lists["mini-clicks" if "config" in run else "mini"]), "--workers", "1"]
-    command += ["--set", f"steps={steps}", *(part for change in run["set"] for part in ("--set", change))]
+    command += [part for one in data for part in ("--data", str(one))] + ["--workers", "1"]
+    command += ["--set", f"steps={steps}", *(part for change in run.get("set", ()) for part in ("--set", change))]
     command += ["--config", str(HERE / run["config"])] if "config" in run else []
     command += ["--start", str(start)] if start else []
     command += ["--fold", str(fold)] if fold is not None else []
