@@ -67,7 +67,7 @@ def demonstration_ct(folder: Path | None = None, progress: Progress | None = Non
     files = fetch_files(PACKAGE, folder, progress)
     return Sample(
         volume=Volume.read(files[CT_FILE]),
-        reference=_reference_labels(files[LABEL_FILE]),
+        reference=with_catalogue_values(Volume.read(files[LABEL_FILE]).array, files[LABEL_FILE]),
         origin="A real CT of abdomen and pelvis from the tests of TotalSegmentator 2.18.0 (Apache-2.0).",
         reference_origin="The reference labels are predictions of TotalSegmentator, not contours of an expert.",
         synthetic=False,
@@ -86,9 +86,13 @@ def phantom_sample() -> Sample:
     )
 
 
-def _reference_labels(path: Path) -> np.ndarray:
-    """Return TotalSegmentator's label map with the values of our catalogue; structures without a class become 0."""
-    labels = np.asarray(Volume.read(path).array).astype(np.int64)
+def with_catalogue_values(array: np.ndarray, path: Path) -> np.ndarray:
+    """Return a label map of TotalSegmentator with the values of our catalogue; structures without a class become 0.
+
+    :param array: the label map [i, j, k].
+    :param path: its file, whose header holds the names of its values.
+    """
+    labels = np.asarray(array).astype(np.int64)
     lookup = np.zeros(int(labels.max()) + 1, np.uint16)
     for value, name in _label_names(path).items():
         if value < len(lookup):
