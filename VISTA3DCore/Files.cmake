@@ -212,6 +212,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/caching.py
   VISTA3DCore/training/checkpointing.py
   VISTA3DCore/training/click_sampling.py
+  VISTA3DCore/training/corrections.py
   VISTA3DCore/training/curves.py
   VISTA3DCore/training/datasets.py
   VISTA3DCore/training/deformation.py

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from VISTA3DCore.training.branches import Branches
+from VISTA3DCore.training.corrections import begun_from, folded, since
 from VISTA3DCore.training.datasets import IGNORE
 from VISTA3DCore.training.dense import dense_loss, dense_targets
 from VISTA3DCore.training.distillation import Lesson, Teacher
@@ -42,8 +43,10 @@ class Objective:
         image, asked, clicked = self._image(sample), *self._chosen(sample, rng)
         lesson = self._teacher.lesson(image, sample.patch, bool(clicked), rng) if self._teacher else None
         clicked = clicked + (lesson.clicked if lesson else [])
-        dense = self._loss.dense > 0
-        click_features, features = self._branches.encoded(image, bool(clicked), bool(asked or lesson or dense))
+        dense, corrected = self._loss.dense > 0, self._to_correct(clicked, rng)
+        automatic = bool(asked or lesson or dense or corrected)
+        click_features, features = self._branches.encoded(image, bool(clicked), automatic)
+        clicked = self._begun(features, clicked, corrected, rng)
         losses = self._automatic(features, [] if dense else asked, sample, lesson)
         if dense:
             losses["dense"] = self._dense(features, sample, rng)
@@ -61,8 +64,10 @@ class Objective:
         """Return the Dice of each object that is there: by class, and after all clicks."""
         rng = np.random.default_rng((self._seed, sample.number, 4))
         asked, clicked = self._chosen(sample, rng)
-        present = [one for one in asked if one.target.any()]
-        click_features, features = self._branches.encoded(self._image(sample), bool(clicked), bool(present))
+        present, corrected = [one for one in asked if one.target.any()], self._to_correct(clicked, rng)
+        automatic = bool(present or corrected)
+        click_features, features = self._branches.encoded(self._image(sample), bool(clicked), automatic)
+        clicked = self._begun(features, clicked, corrected, rng)
         scores: Scores = {}
         if present:
             scores["automatic"] = _dice(self._answers(features, present), present)
@@ -73,10 +78,14 @@ class Objective:
 
     def _answers(self, features: torch.Tensor, objects: Sequence[PromptObject]) -> np.ndarray:
         """Return where each object is found, bool [B, x, y, z]: by its own score, or, where all classes are told apart,
-        where one of its classes has the highest score of all.
+        as :meth:`_competing`.
         """
-        if not self._loss.dense:
-            return (self._branches.class_logits(features, [one.classes for one in objects]) > 0).cpu().numpy()
+        if self._loss.dense:
+            return self._competing(features, objects)
+        return (self._branches.class_logits(features, [one.classes for one in objects]) > 0).cpu().numpy()
+
+    def _competing(self, features: torch.Tensor, objects: Sequence[PromptObject]) -> np.ndarray:
+        """Return where one of an object's classes has the highest score of all, bool [B, x, y, z]."""
         everywhere = torch.arange(features[0].numel(), device=features.device)
         best, row = self._branches.logits_at(features, everywhere, self._prompts.classes).max(1)
         classes = np.array(self._prompts.classes)[row.cpu().numpy()]
@@ -94,6 +103,22 @@ class Objective:
         if most is not None and len(clicked) > most:
             clicked = [clicked[row] for row in sorted(rng.choice(len(clicked), most, replace=False).tolist())]
         return [one for one in sample.objects if one.ask], clicked
+
+    def _to_correct(self, clicked: Sequence[PromptObject], rng: np.random.Generator) -> list[int]:
+        """Return which clicked objects begin from the automatic result."""
+        share = self._prompts.corrections
+        return [row for row, one in enumerate(clicked) if share and one.classes and rng.random() < share]
+
+    @torch.no_grad()
+    def _begun(
+        self, features: torch.Tensor | None, clicked: list[PromptObject], rows: list[int], rng: np.random.Generator
+    ) -> list[PromptObject]:
+        """Let some clicked objects begin from the automatic result."""
+        if not rows:
+            return clicked
+        some = [clicked[row] for row in rows]
+        begun = dict(zip(rows, begun_from(some, self._competing(features, some), self._prompts, rng), strict=True))
+        return [begun.get(row, one) for row, one in enumerate(clicked)]
 
     def _automatic(
         self, features: torch.Tensor | None, asked: Sequence[PromptObject], sample: Sample, lesson: Lesson | None
@@ -135,12 +160,17 @@ class Objective:
     def _rounds(
         self, features: torch.Tensor, objects: list[PromptObject], rng: np.random.Generator, share: float | None = None
     ) -> Iterator[tuple[np.ndarray, float]]:
-        """Yield answers and loss of each iteration of clicks."""
+        """Yield the masks that are shown, bool [B, x, y, z], and the loss of each iteration of clicks."""
+        shown = [np.zeros(one.target.shape, bool) if one.shown is None else one.shown for one in objects]
+        counts = [0] * len(objects)
         for iteration in range(self._prompts.iterations):
             answers, loss = self._answered(features, objects, share)
-            yield answers, loss
+            news = [since(one.clicks, count) for one, count in zip(objects, counts, strict=True)]
+            shown = [folded(*one) for one in zip(shown, answers, news, strict=True)]
+            yield np.stack(shown), loss
             if iteration < self._prompts.iterations - 1:
-                objects = next_prompts(objects, answers, self._prompts, rng)
+                counts = [len(one.clicks[1]) for one in objects]
+                objects = next_prompts(objects, np.stack(shown), self._prompts, rng)
 
     def _answered(
         self, features: torch.Tensor, objects: Sequence[PromptObject], share: float | None = None

@@ -46,6 +46,7 @@ class PromptConfig:
     :param smallest: side of a cube as large as the smallest unknown object, as a part of the window: 20 of 128.
     :param least_voxels: remains of a structure at the border that are smaller are not asked for.
     :param small_errors: also click errors that erosion leaves nothing of (not in the paper).
+    :param corrections: how often clicks on a class begin from the automatic result, on its errors (0 in the paper).
     :param classes: that the model learns; None for all that its label set knows.
     """
 
@@ -62,6 +63,7 @@ class PromptConfig:
     smallest: float = 20 / 128
     least_voxels: int = 1
     small_errors: bool = False
+    corrections: float = 0.0
     classes: tuple[int, ...] | None = None
 
     def margin_voxels(self, shape: Sequence[int]) -> int:
@@ -91,6 +93,7 @@ class PromptObject:
     :param ask: whether the class is told; False if only clicks are.
     :param kind: one of ``KINDS``.
     :param pseudo: it comes from the pseudo-label.
+    :param shown: bool [i, j, k], the mask that the first clicks correct; None for an empty one.
     """
 
     target: np.ndarray
@@ -102,6 +105,7 @@ class PromptObject:
     ask: bool = False
     kind: str = REGULAR
     pseudo: bool = False
+    shown: np.ndarray | None = None
 
     @property
     def zero_shot(self) -> bool:

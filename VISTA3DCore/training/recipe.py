@@ -238,7 +238,14 @@ def checked(recipe: Recipe) -> Recipe:
     :raises InputError: if a value is out of its range.
     """
     unknown = {*recipe.frozen, *recipe.optimizer.rates} - set(PARTS)
-    shares = (recipe.data.synthetic, recipe.data.rehearsal, recipe.prompts.drop_label, recipe.prompts.drop_clicks)
+    prompts = recipe.prompts
+    shares = (
+        recipe.data.synthetic,
+        recipe.data.rehearsal,
+        prompts.drop_label,
+        prompts.drop_clicks,
+        prompts.corrections,
+    )
     counts = {
         "steps": recipe.steps,
         "epochs": recipe.epochs,
