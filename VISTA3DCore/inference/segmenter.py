@@ -34,6 +34,8 @@ class Segmenter:
     :param device_reason: why this device was chosen, for people; :param runtime_reason: likewise.
     :param provenance: facts about the weights that every result carries.
     :param claims: limit what is offered by name; None: everything that was trained is offered.
+    :param competing: the model tells all of its structures apart, not each by itself: whatever is asked for, the others
+        compete for its voxels. Files with claims are such models.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class Segmenter:
         provenance: dict[str, str] | None = None,
         runtime_reason: str = "as asked for",
         claims: Claims | None = None,
+        competing: bool = False,
     ) -> None:
         self.backend = backend
         self.device_reason, self.runtime_reason = device_reason, runtime_reason
         how = {"runtime": backend.runtime, "precision": backend.precision, "version": VISTA3DCore.__version__}
         self.provenance = {"model": backend.config.name, **(provenance or {}), **how}
-        self.offer = Offer(backend.config, claims)
+        self.offer, self.competing = Offer(backend.config, claims), competing
 
     @classmethod
     def from_pretrained(
@@ -81,9 +84,10 @@ class Segmenter:
         path = store.resolve(name_or_path)
         progress.update(0.0, "Loading the model", path.name)
         config, _ = inspect_checkpoint(path)
-        claims = read_claims(path) if claimed_only else None
+        claims = read_claims(path)
         backend, reason = choose_backend(lambda: _network(path, config), config, choice.device, runtime, precision)
-        segmenter = cls(backend, choice.reason, store.provenance(name_or_path), reason, claims)
+        offered = claims if claimed_only else None
+        segmenter = cls(backend, choice.reason, store.provenance(name_or_path), reason, offered, claims is not None)
         progress.update(1.0, "Loading the model", path.name)
         return segmenter
 

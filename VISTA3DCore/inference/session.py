@@ -149,12 +149,11 @@ class Session:
         return made(self._automatic.segment(request, Progress.of(progress)), request)
 
     def _rivals(self, wanted: Sequence[Structure]) -> tuple[Structure, ...]:
-        """Return what else competes for voxels: all that the model was trained for, where it claims only a part.
+        """Return what else competes for voxels: all that the model was trained for, if it tells all of that apart.
 
-        Such a model learned to tell all of its structures apart, not each by itself: without them, a structure would
-        take the voxels of its neighbors that are not claimed.
+        Without them, a structure would take the voxels of neighbors that were not asked for.
         """
-        if self._segmenter.claims is None:
+        if not self._segmenter.competing:
             return ()
         asked = {structure.index for structure in wanted}
         trained = (self._segmenter.catalogue[index] for index in self._segmenter.trained)
