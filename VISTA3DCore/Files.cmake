@@ -6,6 +6,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/anatomy/loading.py
   VISTA3DCore/anatomy/naming.py
   VISTA3DCore/anatomy/structure.py
+  VISTA3DCore/child_processes.py
   VISTA3DCore/cli/__init__.py
   VISTA3DCore/cli/__main__.py
   VISTA3DCore/cli/benchmark.py

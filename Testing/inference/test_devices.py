@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 
@@ -52,7 +50,6 @@ def test_known_bad_software_is_named():
     assert known_problems() == [] or torch.cuda.is_available()
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always looks into the current folder")
 def test_a_file_of_the_name_in_the_current_folder_does_not_pass_for_pytorch(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise RuntimeError('not PyTorch')")
     monkeypatch.chdir(tmp_path)

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = [
-    ["errors", "packages", "progress", "paths"],
+    ["child_processes", "errors", "packages", "progress", "paths"],
     ["anatomy", "imaging"],
     ["network"],
     ["inference"],

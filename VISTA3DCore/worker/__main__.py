@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from VISTA3DCore.child_processes import leave_working_folder
+
 _CHUNK = 1 << 16
 
 
@@ -55,6 +57,7 @@ def take_streams() -> tuple[Callable[[], bytes], Callable[[bytes], None]]:
 def end(code: int) -> None:
     """End this process now, whatever its other threads are doing: a window of the network may take seconds."""
     logging.shutdown()
+    leave_working_folder()
     os._exit(code)
 
 

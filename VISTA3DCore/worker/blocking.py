@@ -18,6 +18,7 @@ from VISTA3DCore.worker.client import (
     ProgressEvent,
     Response,
     initialize_params,
+    model_on_wire,
 )
 from VISTA3DCore.worker.connection import Connection
 from VISTA3DCore.worker.protocol import (
@@ -132,7 +133,7 @@ class BlockingClient:
         precision: str = "auto",
     ) -> LoadResult:
         """Load a model, as :meth:`Segmenter.from_pretrained` does."""
-        return self.call("load", LoadParams(str(model), str(device), runtime, precision), progress)
+        return self.call("load", LoadParams(model_on_wire(model), str(device), runtime, precision), progress)
 
     def open(
         self,
@@ -150,7 +151,7 @@ class BlockingClient:
         progress = Progress.of(progress)
         loaded = self.load(model, device, progress.part(0.0, 0.3), runtime, precision)
         ref = self.shared.put(volume.array, volume.affine)
-        params = OpenParams(ref, str(model), volume.name, volume.modality, str(device), runtime, precision)
+        params = OpenParams(ref, model_on_wire(model), volume.name, volume.modality, str(device), runtime, precision)
         opened = None
         try:
             opened = self.call("open", params, progress.part(0.3, 1.0))

@@ -10,12 +10,14 @@ import operator
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import VISTA3DCore
 from VISTA3DCore.errors import UnknownStructureError, VistaError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import to_region
+from VISTA3DCore.network.registry import REGISTRY
 from VISTA3DCore.worker.framing import FrameReader, encode
 from VISTA3DCore.worker.protocol import (
     CANCEL,
@@ -186,7 +188,7 @@ class EngineClient:
 
     def load(self, model: str, device: str = "auto", **options: str) -> Sent:
         """Ask for ``load``; options are the further fields of :class:`LoadParams`."""
-        return self.request("load", LoadParams(str(model), device, **options))
+        return self.request("load", LoadParams(model_on_wire(model), device, **options))
 
     def open(
         self,
@@ -198,7 +200,7 @@ class EngineClient:
         **options: str,
     ) -> Sent:
         """Ask for ``open``; options are the further fields of :class:`OpenParams`."""
-        return self.request("open", OpenParams(volume, str(model), name, modality, device, **options))
+        return self.request("open", OpenParams(volume, model_on_wire(model), name, modality, device, **options))
 
     def segment(self, session: str, structures: Any, **options: Any) -> Sent:
         """Ask for ``segment``; see :func:`segment_params`."""
@@ -302,6 +304,13 @@ def initialize_params(
     """
     client = ClientInfo(name, version)
     return InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid(), compute)
+
+
+def model_on_wire(model: str | os.PathLike[str]) -> str:
+    """Return a model as messages name it: by name, or by a path that holds in the engine's own folder, too."""
+    path = Path(model).expanduser()
+    is_path = str(model) not in REGISTRY and (path.is_file() or path.parent != Path())
+    return str(path.absolute()) if is_path else str(model)
 
 
 def plain_target(structure: Target) -> str | int | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
+
+from VISTA3DCore.child_processes import python_command
 
 #: The interpreter that runs the engine.
 PYTHON_VARIABLE = "VISTA3D_WORKER_PYTHON"
@@ -34,15 +34,6 @@ _LEVEL = "APPLAUNCHER_LEVEL"
 _SAVED = re.compile(r"APPLAUNCHER_\d+_", re.IGNORECASE)
 _ORIGINAL = "APPLAUNCHER_0_"
 
-# Runs the package that this file belongs to under any interpreter, whether it is installed there or not: like
-# ``python -m VISTA3DCore.worker``, but neither the current folder nor what lies beside the package becomes importable.
-_BOOTSTRAP = (
-    "import importlib.util as u, runpy, sys; sys.path[:] = [p for p in sys.path if p]; folder = sys.argv.pop(1); "
-    "s = u.spec_from_file_location('VISTA3DCore', folder + '/__init__.py', submodule_search_locations=[folder]); "
-    "m = u.module_from_spec(s); sys.modules['VISTA3DCore'] = m; s.loader.exec_module(m); "
-    "runpy.run_module('VISTA3DCore.worker', run_name='__main__', alter_sys=True)"
-)
-
 
 def clean_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return an environment without what Slicer sets; what the user had set before Slicer started comes back.
@@ -69,8 +60,7 @@ def worker_command(python: str | os.PathLike[str] | None = None) -> list[str]:
 
     :param python: an interpreter; ``VISTA3D_WORKER_PYTHON`` overrides it, and by default it is the running one.
     """
-    python = os.environ.get(PYTHON_VARIABLE) or python or sys.executable
-    return [os.fspath(python), "-c", _BOOTSTRAP, str(Path(__file__).resolve().parents[1])]
+    return python_command("VISTA3DCore.worker", python=os.environ.get(PYTHON_VARIABLE) or python)
 
 
 def _is_slicers(name: str) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
+from VISTA3DCore.child_processes import WorkingFolder, child_environment
 from VISTA3DCore.worker.environment import clean_environment, worker_command
 from VISTA3DCore.worker.errors import WorkerGoneError
 from VISTA3DCore.worker.framing import FrameReader, encode
@@ -68,9 +69,10 @@ class ChildProcess:
         self.on_bytes: Callable[[bytes], None] = lambda _data: None
         self.on_closed: Callable[[str], None] = lambda _reason: None
         self._command = list(command or worker_command())
-        self._environment = clean_environment() if environment is None else dict(environment)
+        self._environment = child_environment(clean_environment() if environment is None else environment)
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder: WorkingFolder | None = None
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lines: deque[str] = deque(maxlen=_LOG_LINES)
@@ -90,8 +92,12 @@ class ChildProcess:
         """See :class:`Transport`."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         try:
-            process = subprocess.Popen(self._command, env=self._environment, **pipes, **_detached())
+            self._folder = WorkingFolder()
+            process = subprocess.Popen(
+                self._command, cwd=self._folder.path, env=self._environment, **pipes, **_detached()
+            )
         except (OSError, ValueError) as error:
+            self._remove_folder()
             reason = getattr(error, "strerror", None) or error
             raise WorkerGoneError(
                 f"The engine process cannot be started with '{self._command[0]}' ({reason})."
@@ -152,7 +158,12 @@ class ChildProcess:
         for pipe in (process.stdout, process.stderr):
             with contextlib.suppress(OSError, ValueError):
                 pipe.close()
+        self._remove_folder()
         self.on_closed(self._reason(process.returncode))
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            self._folder.close()
 
     def _write(self, _process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
         # A process that has ended closes the pipe; the reader tells.

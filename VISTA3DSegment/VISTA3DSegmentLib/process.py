@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import qt
 
+from VISTA3DCore.child_processes import WorkingFolder, child_environment
 from VISTA3DCore.worker.environment import clean_environment, worker_command
 from VISTA3DCore.worker.errors import WorkerGoneError
 
@@ -46,7 +47,8 @@ class QProcessTransport:
         self.on_bytes: Callable[[bytes], None] = lambda _data: None
         self.on_closed: Callable[[str], None] = lambda _reason: None
         self._command = list(command or worker_command())
-        self._environment = clean_environment() if environment is None else dict(environment)
+        self._environment = child_environment(clean_environment() if environment is None else environment)
+        self._folder: WorkingFolder | None = None
         self._log, self._lines, self._rest = log, deque(maxlen=_LOG_LINES), b""
         self._process: qt.QProcess | None = None
         self._killed = self._over = False
@@ -60,11 +62,16 @@ class QProcessTransport:
         """See ``Transport``; returns at once. A program that cannot be started is told by ``on_closed``."""
         if self._process is not None:
             raise WorkerGoneError("The engine process was started already.")
+        try:
+            self._folder = WorkingFolder()
+        except OSError as error:
+            raise WorkerGoneError(f"The engine process cannot be started: {error.strerror or error}.") from error
         environment = qt.QProcessEnvironment()
         for name, value in self._environment.items():
             environment.insert(name, value)
         process = self._process = qt.QProcess()
         process.setProcessEnvironment(environment)
+        process.setWorkingDirectory(str(self._folder.path))
         process.connect("readyReadStandardOutput()", self._read)
         process.connect("readyReadStandardError()", self._read_log)
         process.connect("finished(int,QProcess::ExitStatus)", self._on_finished)
@@ -126,6 +133,7 @@ class QProcessTransport:
             return
         self._over = True
         _closing.discard(self)
+        self._folder.close()
         self.on_closed(reason)
 
     def _reason(self, code: int, crashed: bool) -> str:

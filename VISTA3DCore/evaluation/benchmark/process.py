@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import VISTA3DCore
+from VISTA3DCore.child_processes import WorkingFolder, child_environment, python_command
 from VISTA3DCore.errors import VistaError
 from VISTA3DCore.evaluation.benchmark.scene import Scene
 
@@ -31,11 +28,12 @@ class SideProcess:
     def __init__(self, name: str, scene: Scene) -> None:
         self.name = name
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
-        command = [sys.executable, "-m", "VISTA3DCore.evaluation.benchmark.child", name, scene.to_json()]
+        self._folder = WorkingFolder()
+        command = python_command("VISTA3DCore.evaluation.benchmark.child", name, scene.to_json())
         started = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8",
-            env=_environment(scene.threads),
+            cwd=self._folder.path, env=_environment(scene.threads),
         )  # fmt: skip
         try:
             self.loading = self._answer()["loading"]
@@ -73,6 +71,7 @@ class SideProcess:
         self._process.stdin.close()
         self._process.stdout.close()
         self._log.close()
+        self._folder.close()
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
@@ -92,8 +91,5 @@ class SideProcess:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Let the process find this very package, wherever it lies, and use as many threads as asked for."""
-    root = str(Path(VISTA3DCore.__file__).resolve().parents[1])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    count = str(threads)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    """Let the process use as many threads as asked for."""
+    return child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))

@@ -98,7 +98,7 @@ def benchmark(plan: Plan, progress: Progress | None = None) -> BenchmarkReport:
     """
     plan.check()
     with tempfile.TemporaryDirectory(prefix="vista3d-benchmark-") as folder:
-        return _Run(plan, Path(folder), Progress.of(progress)).whole()
+        return _Run(plan, Path(folder).absolute(), Progress.of(progress)).whole()
 
 
 class _Run:
@@ -282,7 +282,7 @@ class _Run:
 def _model(plan: Plan, folder: Path) -> tuple[str, ModelConfig]:
     """Return the checkpoint that all sides load, and its configuration."""
     if plan.weights not in (RANDOM, STRUCTURED):
-        path = ModelStore().resolve(plan.weights)
+        path = ModelStore().resolve(plan.weights).absolute()  # for processes that work elsewhere
         return str(path), inspect_checkpoint(path)[0]
     config = ModelConfig(name=f"{plan.weights} weights", width=plan.width, window=(plan.window,) * 3)
     path = folder / "weights.safetensors"

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from VISTA3DCore.errors import Cancelled, VistaError
+from VISTA3DCore.worker.client import model_on_wire
 from VISTA3DCore.worker.protocol import (
     DownloadParams,
     ImportParams,
@@ -92,7 +94,7 @@ class ModelManager:
         :param name: which model it is; None: the file says so itself.
         """
         done = _("The model '{name}' is ready.")
-        self._work("import", ImportParams(path, name, accept_licence), name or path, done)
+        self._work("import", ImportParams(str(Path(path).absolute()), name, accept_licence), name or path, done)
 
     def verify(self, name: str) -> None:
         """Compare a model's weights with the published hash."""
@@ -168,7 +170,7 @@ class LoadedModel:
 
     def load(self, model: str, device: str = "auto") -> None:
         """Load a model, unless it is or is being loaded already; an earlier wish is forgotten."""
-        params = LoadParams(model, device)
+        params = LoadParams(model_on_wire(model), device)
         if params == self._asked:
             return
         self._forget()

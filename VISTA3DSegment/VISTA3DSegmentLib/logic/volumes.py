@@ -13,6 +13,7 @@ import slicer
 import vtk
 
 from VISTA3DCore.errors import Cancelled, InputError, VistaError
+from VISTA3DCore.worker.client import model_on_wire
 from VISTA3DCore.worker.protocol import ArrayRef, CloseParams, OpenParams
 
 from ..mrml.volumes import content_key, to_volume
@@ -177,7 +178,7 @@ class OpenedVolumes:
         if entry.content != content_key(entry.node):
             failed(InputError(_CHANGED))
             return
-        params = OpenParams(ref, key[1], volume.name, volume.modality, key[2])
+        params = OpenParams(ref, model_on_wire(key[1]), volume.name, volume.modality, key[2])
         opened, progressed = partial(self._on_opened, key, entry), partial(self._on_progress, entry)
         entry.pending = self._engine.request("open", params, opened, failed, progressed)
 
