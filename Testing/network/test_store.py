@@ -193,7 +193,9 @@ def test_verify_after_a_copy_that_changed_only_the_date(store: ModelStore) -> No
     assert store.status("narrow").state == "verified"
 
 
-def test_weights_put_there_by_hand_are_found_and_checked_by_loading(store: ModelStore, released: Path) -> None:
+def test_weights_put_there_by_hand_are_found_and_checked_by_loading(
+    store: ModelStore, offline: Hub, released: Path
+) -> None:
     target = store.home / "models" / "narrow" / "narrow.safetensors"
     target.parent.mkdir(parents=True)
     shutil.copy(released, target)
@@ -238,6 +240,13 @@ def test_resolve_takes_names_and_paths(store: ModelStore, released: Path, tmp_pa
 
 def test_provenance_of_a_file_is_its_name_and_hash(store: ModelStore, released: Path) -> None:
     assert store.provenance(released) == {"model": released.name, "hash": f"sha256:{sha256(released)}"}
+
+
+def test_weights_put_there_by_hand_are_compared_with_the_hub(store: ModelStore, released: Path) -> None:
+    target = store.home / "models" / "narrow" / "narrow.safetensors"
+    target.parent.mkdir(parents=True)
+    shutil.copy(released, target)
+    assert store.verify("narrow").state == "verified"
 
 
 # The real registry

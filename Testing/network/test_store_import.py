@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from local_hub import NARROW, Hub, files
+from local_hub import NARROW, Hub, files, sha256
 from safetensors.torch import save_file
 
 from VISTA3DCore.errors import Cancelled, LicenseNotAcceptedError, ModelError, OfflineError
 from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.network.claims import Claim, Claims, read_claims, with_claims
+from VISTA3DCore.network.model_folder import stamp
 from VISTA3DCore.network.registry import RegistryEntry
+from VISTA3DCore.network.sidecar import write_sidecar
 from VISTA3DCore.network.store import ModelStore
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.housekeeping import details
@@ -45,7 +47,10 @@ def test_a_missing_model_says_both_ways_to_get_it(store: ModelStore) -> None:
 def test_a_models_folder_travels_on_a_stick(
     store: ModelStore, registry: Registry, offline: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Downloaded on one computer, carried over, imported on another: name, hash and licence come along."""
+    """Downloaded on one computer, carried over, imported on another: name, hash and licence come along.
+
+    Whose file it is shows the hub alone, as soon as it can be reached.
+    """
     monkeypatch.delenv("HF_HUB_OFFLINE")
     stick = tmp_path / "stick"
     shutil.copytree(store.download("narrow", accept_licence=True).parent, stick)
@@ -53,11 +58,71 @@ def test_a_models_folder_travels_on_a_stick(
     asked = len(offline.log)
     other = ModelStore(tmp_path / "other", registry)
     status = other.import_file(stick / "narrow.safetensors", accept_licence=True)
-    assert (status.name, status.state) == ("narrow", "verified")
+    assert (status.name, status.state) == ("narrow", "present")
+    assert "not compared" in status.detail
     assert other.licence_text("narrow") == "You may test.\n"
     assert other.provenance("narrow") == store.provenance("narrow")
     assert load_checkpoint(other.path("narrow"))[0] == NARROW
+    assert "not compared" in other.verify("narrow").detail
     assert len(offline.log) == asked
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert other.verify("narrow").state == other.status("narrow").state == "verified"
+
+
+@pytest.mark.parametrize("source", ["published", "hub", "computed"])
+def test_what_came_with_a_file_does_not_make_it_the_publishers(
+    store: ModelStore, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """A file of zeros with its own hash beside it, which is said to be the publisher's."""
+    path = tmp_path / "narrow.safetensors"
+    save_file({f"network.{key}": torch.zeros_like(tensor) for key, tensor in state.items()}, path)
+    forged = {"name": "narrow", "sha256": sha256(path), "hash_source": source, "size": path.stat().st_size}
+    write_sidecar(path, {**forged, "checked": stamp(path)})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    status = store.import_file(path, accept_licence=True)
+    assert status.state == store.status("narrow").state == store.verify("narrow").state == "present"
+    assert "not compared" in status.detail
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(ModelError, match="not the published file"):
+        store.verify("narrow")
+    assert store.status("narrow").state == "present"
+
+
+def test_the_hubs_hash_is_kept_from_an_earlier_contact(
+    store: ModelStore, released: Path, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading the licence reaches the hub; a file that comes on a stick later is compared with what it reported."""
+    store.licence_text("narrow")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    zeros = tmp_path / "zeros.safetensors"
+    save_file({f"network.{key}": torch.zeros_like(tensor) for key, tensor in state.items()}, zeros)
+    with pytest.raises(ModelError, match="not the published file"):
+        store.import_file(zeros, "narrow", accept_licence=True)
+    assert store.status("narrow").state == "missing"
+    assert store.import_file(released, "narrow", accept_licence=True).state == "verified"
+
+
+def test_a_file_of_another_size_is_not_the_released_model(
+    store: ModelStore, registry: Registry, state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    """Zeros that share one number in the file have the shapes of the weights, and next to no size."""
+    path = tmp_path / "zeros.pt"
+    torch.save({key: torch.zeros(1, dtype=tensor.dtype).expand(tensor.shape) for key, tensor in state.items()}, path)
+    large = replace(registry["narrow"], size=871_900_000)
+    with pytest.raises(ModelError, match=r"0\.\d MB, but the released model 'narrow' has about 871\.9 MB"):
+        ModelStore(store.home, {"narrow": large}).import_file(path, "narrow", accept_licence=True)
+    assert not store.home.exists()
+
+
+@pytest.mark.parametrize("facts", [{"name": 5}, {"revision": 5}, {"revision": ["a"]}, {"sha256": {}}])
+def test_facts_of_another_kind_do_not_count(
+    store: ModelStore, released: Path, tmp_path: Path, facts: dict[str, object]
+) -> None:
+    path = Path(shutil.copy(released, tmp_path / "narrow.safetensors"))
+    write_sidecar(path, {"name": "narrow", **facts})
+    status = store.import_file(path, None if "name" not in facts else "narrow", accept_licence=True)
+    assert status.state == "present"
+    assert set(map(type, store.provenance("narrow").values())) == {str}
 
 
 def test_damage_on_the_stick_is_found(store: ModelStore, registry: Registry, tmp_path: Path) -> None:

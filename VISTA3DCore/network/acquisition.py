@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import datetime, timezone
@@ -18,6 +19,11 @@ from VISTA3DCore.network.model_folder import LICENCE_FILE, SUFFIXES, ModelFolder
 from VISTA3DCore.network.registry import RegistryEntry
 from VISTA3DCore.network.sidecar import write_sidecar
 from VISTA3DCore.progress import Progress
+
+#: Origin of a hash that the hub reported to this store.
+HUB = "hub"
+# Formats differ in what they store beside the numbers.
+_SIZE_TOLERANCE, _FORMAT_BYTES = 0.02, 1_000_000
 
 
 def require_acceptance(entry: RegistryEntry, accepted: bool) -> None:
@@ -46,7 +52,8 @@ def fetch_licence(folder: ModelFolder, remote: RemoteFile | None = None) -> str:
     if text is None:
         raise ModelError(f"The licence text of '{folder.entry.name}' is not at its source ({remote.url}).")
     folder.keep_licence(text)
-    write_sidecar(folder.target(), {**folder.facts(), "name": folder.entry.name, "revision": remote.revision})
+    about = {"name": folder.entry.name, "revision": remote.revision, **hub_facts(folder.entry, remote)}
+    write_sidecar(folder.target(), {**folder.facts(), **about})
     return text
 
 
@@ -67,8 +74,7 @@ def download_model(folder: ModelFolder, progress: Progress) -> Path:
     remote, target = locate(folder), folder.target()
     licence = fetch_licence(folder, remote)
     facts = {**_facts(folder.entry, remote.revision, licence), "url": remote.url}
-    if remote.sha256:  # recorded before the first byte, so that a crash cannot separate the file from its hash
-        facts |= {"sha256": remote.sha256, "hash_source": "published" if folder.entry.sha256 else "hub"}
+    facts |= hub_facts(folder.entry, remote)  # before the first byte: a crash cannot separate the file from its hash
     write_sidecar(target, facts)
     digest = download(remote, target, progress)
     folder.replace_weights(target, target, {**facts, **hash_facts(folder.entry, digest, facts)})
@@ -78,17 +84,19 @@ def download_model(folder: ModelFolder, progress: Progress) -> Path:
 def import_model(folder: ModelFolder, source: Path, brought: dict[str, Any], progress: Progress) -> Path:
     """Copy checked weights into the store.
 
-    :param brought: the facts that came with the file.
+    :param brought: the facts that came with the file. Their hash finds damage on the way and proves nothing else:
+        whoever made the file could write it.
     :raises ModelError: if the hash is not the known one; the store is left as it was.
     :raises OutputError: if the disk is full or not writable.
     """
     target = folder.target(source.suffix if source.suffix in SUFFIXES else None)
     licence = _licence_beside(source)
-    facts = _facts(folder.entry, brought.get("revision", ""), licence)
-    facts |= {key: brought[key] for key in ("url", "sha256", "hash_source") if key in brought}
+    revision = _text(brought, "revision")
+    facts = _facts(folder.entry, revision, licence) | _recorded_at_hub(folder, target, revision)
     incoming = target.with_name(target.name + ".import")
     try:
         digest = copy_file(source, incoming, progress)
+        require_hash(source.name, digest, _text(brought, "sha256") or None, None)
         require_known_hash(folder.entry, source.name, digest, facts)
         folder.replace_weights(incoming, target, {**facts, **hash_facts(folder.entry, digest, facts)})
     finally:
@@ -104,11 +112,52 @@ def require_known_hash(entry: RegistryEntry, name: str, digest: Digest, facts: d
     require_hash(name, digest, facts.get("sha256"), None)
 
 
+def require_size(path: Path, entry: RegistryEntry) -> None:
+    """:raises ModelError: if a file is much smaller or larger than the released one."""
+    size = path.stat().st_size
+    if abs(size - entry.size) > _SIZE_TOLERANCE * entry.size + _FORMAT_BYTES:
+        raise ModelError(
+            f"'{path}' has {size / 1e6:.1f} MB, but the released model '{entry.name}' has about "
+            f"{entry.size / 1e6:.1f} MB; it is another file or not all of it. Get it again, or use it by its path "
+            f"(--model {path})."
+        )
+
+
+def hub_facts(entry: RegistryEntry, remote: RemoteFile) -> dict[str, Any]:
+    """Return what to record of the hash that the source reports; empty where it reports none."""
+    if not remote.sha256:
+        return {}
+    return {"sha256": remote.sha256, "hash_source": "published" if entry.sha256 else HUB}
+
+
 def hash_facts(entry: RegistryEntry, digest: Digest, facts: dict[str, Any]) -> dict[str, Any]:
-    """Return what to record about a file's hash, and how much it proves."""
-    published = bool(entry.sha256 or entry.md5)
-    source = "published" if published else facts.get("hash_source", "computed")
+    """Return what to record about a file's hash, and how much it proves.
+
+    :param facts: recorded by this store.
+    """
+    at_hub = facts.get("hash_source") == HUB and facts.get("sha256") == digest.sha256
+    source = "published" if is_pinned(entry) else HUB if at_hub else "computed"
     return {"size": digest.size, "sha256": digest.sha256, "hash_source": source}
+
+
+def is_pinned(entry: RegistryEntry) -> bool:
+    """Return whether the registry knows the publisher's hash of a model."""
+    return bool(entry.sha256 or entry.md5)
+
+
+def with_hub_hash(folder: ModelFolder, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts about weights with the hash that the hub reports, which is asked unless it is recorded.
+
+    Unchanged where that says nothing: no hub, not reachable, or a file in another format than the hub's.
+    """
+    comparable = folder.entry.repo is not None and path.suffix == folder.entry.suffix
+    if is_pinned(folder.entry) or not comparable or facts.get("hash_source") == HUB:
+        return facts
+    try:
+        remote = locate(folder)
+    except ModelError:
+        return facts
+    return {**facts, "revision": remote.revision, **hub_facts(folder.entry, remote)} if remote.sha256 else facts
 
 
 def identified(
@@ -151,6 +200,21 @@ def _licence_urls(entry: RegistryEntry, remote: RemoteFile) -> list[str]:
     if entry.repo is None:
         return [entry.licence_url]
     return [hub_url(entry.repo, file, remote.revision) for file in entry.licence_files]
+
+
+def _recorded_at_hub(folder: ModelFolder, target: Path, revision: str) -> dict[str, Any]:
+    """Return the hub's hash of what ``target`` is to hold, as this store recorded it at an earlier contact."""
+    known = folder.facts()
+    same = target == folder.target() and revision in ("", known.get("revision"))
+    if not same or known.get("hash_source") != HUB:
+        return {}
+    return {key: known[key] for key in ("revision", "sha256", "hash_source")}
+
+
+def _text(brought: dict[str, Any], key: str) -> str:
+    """Return a fact that came with a file if it can be what it should be; empty otherwise."""
+    value = brought.get(key)
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{1,64}", value) else ""
 
 
 def _licence_beside(source: Path) -> str | None:

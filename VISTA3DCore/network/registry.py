@@ -12,14 +12,14 @@ class RegistryEntry:
     """One model: source, pinned revision, licence and configuration.
 
     Hashes are those that the publisher prints; none is invented. Where none is published, the store records the hub's
-    LFS SHA-256 at the first download and checks against it from then on.
+    LFS SHA-256 at the first contact and checks against it from then on.
 
     :param repo: repository on the Hugging Face hub, or None.
     :param url: plain HTTPS address of the weights, or None for hub repositories and bundled files.
     :param revision: commit of the repository; ``main`` where no commit is known yet: the store then pins the commit
         that the hub reports at the first contact.
     :param filename: path inside the repository, of the download, or of the bundled resource.
-    :param size: bytes, approximate (for a display before the server was asked).
+    :param size: bytes, approximate: shown before the server was asked; a file that differs by more than 2 % is refused.
     :param licence_files: paths inside the repository in which the licence text stands; the first that exists counts.
     :param licence_url: page about the licence; for plain HTTPS entries it is the licence text itself.
     :param config: None where it travels inside the file (bundled model).

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from VISTA3DCore.errors import ModelError, OfflineError
 from VISTA3DCore.network import acquisition
@@ -23,9 +24,6 @@ from VISTA3DCore.network.registry import REGISTRY, RegistryEntry
 from VISTA3DCore.network.sidecar import read_sidecar, write_sidecar
 from VISTA3DCore.paths import resource, user_data_dir
 from VISTA3DCore.progress import Progress
-
-_PROVEN = ("published", "hub")
-"""Origins of a hash that show that a file is the publisher's; a ``computed`` one only shows that it did not change."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class ModelStore:
             facts = read_sidecar(path)
         except ModelError as error:  # one damaged file must not hide the other models
             return ModelStatus(name, "present", size, path, str(error))
-        if facts.get("checked") == stamp(path) and facts.get("hash_source") in _PROVEN:
+        if facts.get("checked") == stamp(path) and _is_proven(folder.entry, facts):
             return ModelStatus(name, "verified", size, path, f"SHA-256 {facts['sha256'][:12]}… as published")
         return ModelStatus(name, "present", size, path, "not compared with a published hash")
 
@@ -179,10 +177,11 @@ class ModelStore:
     ) -> ModelStatus:
         """Take weights from a file (a stick), without a network, and tell what they are.
 
-        What stands beside the file in a model's folder of another computer (facts, licence) is checked and kept.
+        What stands beside the file in a model's folder of another computer finds damage, and its licence is kept; it
+        does not show whose file it is: :meth:`verify` does where the hub can be reached.
 
         :param name: which model it is; needed only for released files that do not say so themselves.
-        :raises ModelError: if the file is damaged, of another model, or its hash is wrong.
+        :raises ModelError: if the file is damaged, of another model, or its size or hash is wrong.
         :raises LicenseNotAcceptedError: if ``accept_licence`` is not given.
         :raises OutputError: if the disk is full or not writable.
         """
@@ -193,9 +192,15 @@ class ModelStore:
         read_claims(path)  # damaged ones are refused now, not at the first use
         brought = read_sidecar(path)
         known = config if stored else None
-        name = name or brought.get("name") or acquisition.identified(path, known, self._registry, progress)
+        told = brought.get("name")
+        name = (
+            name
+            or (told if isinstance(told, str) else "")
+            or acquisition.identified(path, known, self._registry, progress)
+        )
         folder = self._folder(name)
         acquisition.require_same_network(path, folder.entry, config, stored)
+        acquisition.require_size(path, folder.entry)
         acquisition.require_acceptance(folder.entry, accept_licence)
         with folder.locked(progress):
             acquisition.import_model(folder, path, brought, progress)
@@ -204,12 +209,14 @@ class ModelStore:
     def verify(self, name: str, progress: Progress | None = None) -> ModelStatus:
         """Compute a model's hash anew and compare it with the published or recorded one.
 
-        Where no hash is known (the bundled model, a file put there by hand) it is checked that the weights load.
+        Where the publisher's hash is not known here, the hub is asked for it unless the network is off; without it the
+        hash that was recorded with the file shows that it did not change, not whose it is. Where no hash is known at
+        all (the bundled model, a file put there by hand) it is checked that the weights load.
 
         :raises ModelError: if the model is missing or damaged.
         """
         path, entry = self.path(name), self.entry(name)
-        facts = read_sidecar(path)
+        facts = acquisition.with_hub_hash(self._folder(name), path, read_sidecar(path))
         if not (facts.get("sha256") or entry.sha256 or entry.md5):
             from VISTA3DCore.network.checkpoints import inspect_checkpoint
 
@@ -217,8 +224,11 @@ class ModelStore:
             return replace(self.status(name), detail="the weights load; no hash is known to compare them with")
         digest = digest_file(path, Progress.of(progress))
         acquisition.require_known_hash(entry, path.name, digest, facts)
-        write_sidecar(path, {**facts, **acquisition.hash_facts(entry, digest, facts), "checked": stamp(path)})
-        return self.status(name)
+        facts |= acquisition.hash_facts(entry, digest, facts)
+        write_sidecar(path, {**facts, "checked": stamp(path)})
+        if _is_proven(entry, facts):
+            return self.status(name)
+        return replace(self.status(name), detail="unchanged since it came here, but not compared with a published hash")
 
     def delete(self, name: str) -> None:
         """Remove a model, its partial download, licence and facts from this computer.
@@ -235,6 +245,13 @@ class ModelStore:
 
     def _folder(self, name: str) -> ModelFolder:
         return ModelFolder(self.home, self.entry(name))
+
+
+def _is_proven(entry: RegistryEntry, facts: dict[str, Any]) -> bool:
+    """Return whether the recorded hash shows that a file is the publisher's; a computed one shows no more than that it
+    did not change."""
+    source = facts.get("hash_source")
+    return source == acquisition.HUB or (source == "published" and acquisition.is_pinned(entry))
 
 
 def _absent(folder: ModelFolder) -> ModelStatus:
