@@ -60,9 +60,13 @@ class DeviceError(VistaError):
 class MissingPackageError(DeviceError):
     """A package that only this task needs is not installed."""
 
+    code = "missing-package"
+
 
 class NotEnoughMemoryError(DeviceError):
     """Memory ran out, and every way of doing with less was tried."""
+
+    code = "not-enough-memory"
 
 
 class OutputError(VistaError):
@@ -74,6 +78,8 @@ class OutputError(VistaError):
 
 class TrainingError(VistaError):
     """Training went wrong and stopped; the last good state is kept."""
+
+    code = "training"
 
 
 class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an error

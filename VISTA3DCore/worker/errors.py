@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from VISTA3DCore import errors
 from VISTA3DCore.errors import VistaError
 
 
@@ -89,31 +89,23 @@ ERROR_CODES = {
     "not-initialized": -32011,
     "unknown-session": -32012,
     "worker-gone": -32013,
+    "missing-package": -32014,
+    "not-enough-memory": -32015,
+    "training": -32016,
 }
 
 _WORDS = {number: word for word, number in ERROR_CODES.items()}
+
+
+def _with_subclasses(kind: type[VistaError]) -> Iterator[type[VistaError]]:
+    yield kind
+    for one in kind.__subclasses__():
+        yield from _with_subclasses(one)
+
+
+# Those of this module and of the errors that everything shares; what another module derives comes back as its base.
 _CLASSES: dict[str, type[VistaError]] = {
-    one.code: one
-    for one in (
-        errors.VistaError,
-        errors.InputError,
-        errors.UnknownStructureError,
-        errors.ModelError,
-        errors.LicenseNotAcceptedError,
-        errors.OfflineError,
-        errors.DeviceError,
-        errors.OutputError,
-        errors.Cancelled,
-        ProtocolError,
-        FramingError,
-        UnknownMethodError,
-        InvalidParamsError,
-        UnsupportedVersionError,
-        NotInitializedError,
-        UnknownSessionError,
-        InternalError,
-        WorkerGoneError,
-    )
+    one.code: one for one in _with_subclasses(VistaError) if one.__module__ in (VistaError.__module__, __name__)
 }
 
 
