@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,15 @@ from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.datasets import IGNORE, PatchData, case_of, load_case
 from VISTA3DCore.training.preparation import prepare
 from VISTA3DCore.training.prompts import PromptConfig, sample_prompts
-from VISTA3DCore.training.pseudo_labels import TOO_SMALL, UNSTEADY, WRONG_SIDE, Reliability, pseudo_label, relied_on
+from VISTA3DCore.training.pseudo_labels import (
+    TOO_SMALL,
+    UNSTEADY,
+    WRONG_SIDE,
+    Reliability,
+    _Places,
+    pseudo_label,
+    relied_on,
+)
 from VISTA3DCore.training.validation import has_errors, validate
 
 LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY = 1, 3, 5, 14
@@ -68,6 +77,34 @@ def test_sides_sizes_and_pieces_are_checked() -> None:
     assert not np.isin(found.labels, (RIGHT_KIDNEY, SPLEEN)).any()
     left = np.where(right == RIGHT_KIDNEY, LEFT_KIDNEY, right)
     assert LEFT_KIDNEY not in relied_on([left, left], CT, catalogue(), EASY).dropped
+
+
+@given(arrays(np.uint8, st.tuples(*[st.integers(1, 6)] * 3), elements=st.sampled_from([0, LIVER, SPLEEN, IGNORE])))
+def test_places_are_those_of_the_voxels(labels: np.ndarray) -> None:
+    found = _Places.of(labels)
+    for index in (LIVER, SPLEEN, IGNORE):
+        voxels = np.argwhere(labels == index)
+        assert found.count(index) == len(voxels)
+        if len(voxels):
+            np.testing.assert_allclose(found.center(index), voxels.mean(axis=0))
+            assert np.count_nonzero(labels[found.box(index)] == index) == len(voxels)
+    structures = np.argwhere((labels > 0) & (labels < IGNORE))
+    if len(structures):
+        np.testing.assert_allclose(found.center(slice(1, IGNORE)), structures.mean(axis=0))
+
+
+def test_a_large_ct_needs_little_more_than_its_labels() -> None:
+    """Many structures, half of them on a side: each costs a look at its own box, and no list of voxels."""
+    shape = (160, 160, 100)
+    blocks = np.indices(shape).reshape(3, *shape) // np.reshape([32, 40, 25], (3, 1, 1, 1))
+    known = [structure.index for structure in catalogue().everything]
+    view = np.take(known, (blocks[0] + 5 * blocks[1] + 20 * blocks[2]) % len(known)).astype(np.uint16)
+    del blocks
+    tracemalloc.start()
+    relied_on([view, view, view], Volume(np.zeros(shape, np.int16), AFFINE), catalogue(), EASY)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * view.size + 20e6
 
 
 @given(

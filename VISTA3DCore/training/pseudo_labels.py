@@ -91,14 +91,18 @@ def relied_on(
     for view in views[1:]:
         labels[view != views[0]] = IGNORE
     dropped = {index: UNSTEADY for index, dice in agreement.items() if dice < reliability.agreement}
+    places = _Places.of(labels)
     for index in sorted(set(agreement) - set(dropped)):
-        reason = _doubt(labels, index, volume, catalogue, reliability)
+        reason = _doubt(places, index, volume.affine, catalogue, reliability)
         dropped |= {index: reason} if reason else {}
         if not reason:
-            _drop_small_pieces(labels, index, reliability.piece)
+            _drop_small_pieces(labels[places.box(index)], index, reliability.piece)
     if dropped:
+        unknown = np.zeros(IGNORE + 1, dtype=bool)
+        unknown[list(dropped)] = True
         for view in views:
-            labels[np.isin(view, list(dropped))] = IGNORE
+            for plane in range(view.shape[2]):
+                labels[:, :, plane][unknown[view[:, :, plane]]] = IGNORE
     return PseudoLabel(labels, agreement, dropped)
 
 
@@ -112,27 +116,68 @@ def _seen(segmenter: Segmenter, volume: Volume, scale: float, preset: str, progr
 
 def _agreement(views: Sequence[np.ndarray]) -> dict[int, float]:
     """Return the mean Dice between the label maps for each index that occurs."""
-    tables = []
+    tables, present, size = [], set[int](), IGNORE + 1
     for first, second in combinations(views, 2):
-        joint = np.bincount(first.ravel().astype(np.int32) * (IGNORE + 1) + second.ravel(), minlength=(IGNORE + 1) ** 2)
-        joint = joint.reshape(IGNORE + 1, IGNORE + 1)
-        tables.append(2 * np.diag(joint) / np.maximum(joint.sum(axis=0) + joint.sum(axis=1), 1))
+        joint = np.zeros(size * size, dtype=np.int64)
+        for plane in range(first.shape[2]):
+            pairs = first[:, :, plane].astype(np.intp) * size + second[:, :, plane]
+            joint += np.bincount(pairs.ravel(), minlength=size * size)
+        joint = joint.reshape(size, size)
+        sums = joint.sum(axis=0) + joint.sum(axis=1)
+        present |= set(np.flatnonzero(sums).tolist())
+        tables.append(2 * np.diag(joint) / np.maximum(sums, 1))
     mean = np.mean(tables, axis=0)
-    present = {int(index) for view in views for index in np.unique(view)} - {0, IGNORE}
-    return {index: float(mean[index]) for index in sorted(present)}
+    return {index: float(mean[index]) for index in sorted(present - {0, IGNORE})}
 
 
-def _doubt(labels: np.ndarray, index: int, volume: Volume, catalogue: Catalogue, reliability: Reliability) -> str:
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where each label of a map is: one pass over the map, a plane at a time, instead of a list of its voxels.
+
+    :param profiles: for each axis, how many voxels of each label have each index: int64 [index, label].
+    """
+
+    profiles: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> _Places:
+        """:param labels: uint8 [i, j, k]."""
+        size = IGNORE + 1
+        profiles = tuple(np.zeros((length, size), dtype=np.int64) for length in labels.shape)
+        rows, columns = (size * np.arange(length) for length in labels.shape[:2])
+        for number in range(labels.shape[2]):
+            plane = labels[:, :, number]
+            for axis, keys in enumerate((rows[:, None], columns)):
+                counts = np.bincount((plane + keys).ravel(), minlength=profiles[axis].size)
+                profiles[axis][...] += counts.reshape(-1, size)
+            profiles[2][number] = np.bincount(plane.ravel(), minlength=size)
+        return cls(profiles)
+
+    def count(self, index: int) -> int:
+        """Return how many voxels have a label."""
+        return int(self.profiles[2][:, index].sum())
+
+    def center(self, indices: int | slice) -> np.ndarray:
+        """Return the mean voxel index [3] of one label, or of several together; there must be a voxel."""
+        weights = [profile[:, indices].reshape(len(profile), -1).sum(axis=1) for profile in self.profiles]
+        return np.array([np.average(np.arange(len(weight)), weights=weight) for weight in weights])
+
+    def box(self, index: int) -> tuple[slice, slice, slice]:
+        """Return the box around a label that occurs."""
+        lines = (np.flatnonzero(profile[:, index]) for profile in self.profiles)
+        return tuple(slice(int(line[0]), int(line[-1]) + 1) for line in lines)
+
+
+def _doubt(places: _Places, index: int, affine: np.ndarray, catalogue: Catalogue, reliability: Reliability) -> str:
     """Return why a structure that the predictions agree upon is not relied on all the same, or nothing."""
-    places = np.argwhere(labels == index)
-    ml = len(places) * abs(np.linalg.det(volume.affine[:3, :3])) / 1000
-    if not len(places) or ml < reliability.smallest_ml:
+    count = places.count(index)
+    if not count or count * abs(np.linalg.det(affine[:3, :3])) / 1000 < reliability.smallest_ml:
         return TOO_SMALL
     side = catalogue[index].laterality
     if side is None:
         return ""
-    everything = np.argwhere((labels > 0) & (labels < IGNORE))
-    right = apply_affine(volume.affine, np.stack([places.mean(axis=0), everything.mean(axis=0)]))[:, 0]
+    everything = places.center(slice(1, IGNORE))
+    right = apply_affine(affine, np.stack([places.center(index), everything]))[:, 0]
     return "" if (right[0] > right[1]) == (side == "right") else WRONG_SIDE
 
 
