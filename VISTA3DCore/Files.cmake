@@ -13,6 +13,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/classes.py
   VISTA3DCore/cli/click.py
   VISTA3DCore/cli/click_report.py
+  VISTA3DCore/cli/command.py
   VISTA3DCore/cli/console.py
   VISTA3DCore/cli/correction.py
   VISTA3DCore/cli/correction_picture.py
@@ -38,7 +39,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/remote.py
   VISTA3DCore/cli/reporting.py
   VISTA3DCore/cli/segment.py
-  VISTA3DCore/cli/staging.py
   VISTA3DCore/cli/supervoxel_preview.py
   VISTA3DCore/cli/supervoxels.py
   VISTA3DCore/cli/surface.py
@@ -96,13 +96,16 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/output.py
   VISTA3DCore/imaging/packages.py
   VISTA3DCore/imaging/phantom.py
+  VISTA3DCore/imaging/pictures.py
   VISTA3DCore/imaging/placing.py
   VISTA3DCore/imaging/readers.py
   VISTA3DCore/imaging/resampling.py
+  VISTA3DCore/imaging/result_files.py
   VISTA3DCore/imaging/samples.py
   VISTA3DCore/imaging/seg_nrrd.py
   VISTA3DCore/imaging/seg_reading.py
   VISTA3DCore/imaging/segmentation.py
+  VISTA3DCore/imaging/staging.py
   VISTA3DCore/imaging/torch_sampler.py
   VISTA3DCore/imaging/volume.py
   VISTA3DCore/imaging/writers.py

@@ -27,10 +27,15 @@ def resource(relative: str) -> Path:
     raise ModelError(f"The bundled file '{relative}' is missing; reinstall VISTA3D.")
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` replaced, also where no shell did it; a ``~`` that names nobody stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+
+
 def user_data_dir() -> Path:
     """Return the folder for downloaded weights (not created): ``VISTA3D_HOME``, else the platform's convention."""
     if override := os.environ.get("VISTA3D_HOME"):
-        return Path(override).expanduser()
+        return expanded(override)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "VISTA3D"
     if sys.platform == "darwin":

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from VISTA3DCore import Segmenter, Volume
-from VISTA3DCore.cli.preview import write_preview
+from VISTA3DCore.cli.preview import preview_encoder
 from VISTA3DCore.evaluation.statistics import measure
+from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.imaging.writers import encode_nifti
 from VISTA3DCore.network.config import ModelConfig
 
@@ -76,7 +77,7 @@ def run(shape: tuple[int, int, int], folder: Path) -> None:
     timed("statistics", lambda: measure(volume, found))
     timed("write .seg.nrrd", lambda: found.write(folder / "a.seg.nrrd"))
     timed("write .nii.gz", lambda: found.write(folder / "a.nii.gz"))
-    timed("preview", lambda: write_preview(folder / "a.png", volume, found))
+    timed("preview", lambda: write_files({folder / "a.png": preview_encoder(volume, found)}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from VISTA3DCore.cli.outputs import Outputs
-from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.errors import OutputError
 
 
@@ -68,37 +67,3 @@ def test_folder_without_permission(image: Path) -> None:
     folder.mkdir(mode=0o500)
     with pytest.raises(OutputError, match="not writable"):
         Outputs.checked(image, str(folder / "a.nrrd"), None, None, None)
-
-
-def test_committed_files_replace_old_ones_and_leave_no_trace(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
-    with Staging() as staging:
-        staging.path(tmp_path / "a.txt").write_text("new")
-        folder = staging.path(tmp_path / "masks")
-        folder.mkdir()
-        (folder / "liver.txt").write_text("liver")
-        assert (tmp_path / "a.txt").read_text() == "old"
-        assert staging.commit() == [tmp_path / "a.txt", tmp_path / "masks" / "liver.txt"]
-    assert (tmp_path / "a.txt").read_text() == "new"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "masks"]
-
-
-def test_an_error_or_interrupt_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("old")
-
-    def interrupted() -> None:
-        with Staging() as staging:
-            staging.path(tmp_path / "a.txt").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
-
-
-def test_an_error_names_the_place_where_the_file_was_to_go(tmp_path: Path) -> None:
-    with pytest.raises(OutputError) as error, Staging() as staging:
-        raise OutputError(f"'{staging.path(tmp_path / 'a.nii.gz')}' cannot be written (No space left on device).")
-    assert str(error.value) == f"'{tmp_path / 'a.nii.gz'}' cannot be written (No space left on device)."
-    assert not list(tmp_path.iterdir())

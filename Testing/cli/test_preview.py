@@ -13,8 +13,9 @@ from matplotlib.image import imread
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.cli.planes import planes_of
-from VISTA3DCore.cli.preview import write_preview
+from VISTA3DCore.cli.preview import preview_encoder
 from VISTA3DCore.errors import OutputError
+from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
 
@@ -70,7 +71,7 @@ def test_picture_shows_the_structures_colours_and_overlapping_masks(tmp_path: Pa
     centre = tuple(n // 2 for n in labels.shape)
     tumor[tuple(slice(c - 3, c + 4) for c in centre)] = True
     segmentation = _segmentation(labels, volume.affine, {26: tumor})
-    write_preview(tmp_path / "a.png", volume, segmentation, "Phantom")
+    write_files({tmp_path / "a.png": preview_encoder(volume, segmentation, "Phantom")})
     picture = imread(tmp_path / "a.png")[..., :3]
     assert picture.shape[1] > picture.shape[0] > 600
     for index in (26, 1):  # legend swatches have the pure colour
@@ -84,7 +85,7 @@ def test_thin_long_and_empty_volumes_are_drawn(tmp_path: Path, shape: tuple[int,
     volume = Volume(np.zeros(shape, np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
     colored = []
     for labels in (np.zeros(shape, np.uint16), np.ones(shape, np.uint16)):
-        write_preview(tmp_path / "a.png", volume, _segmentation(labels, volume.affine), surfaces=True)
+        write_files({tmp_path / "a.png": preview_encoder(volume, _segmentation(labels, volume.affine), surfaces=True)})
         picture = imread(tmp_path / "a.png")[..., :3]
         colored.append(int((np.ptp(picture, axis=2) > 0.15).sum()))
     assert colored[0] == 0
@@ -94,4 +95,4 @@ def test_thin_long_and_empty_volumes_are_drawn(tmp_path: Path, shape: tuple[int,
 def test_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     volume, labels = paint_phantom((8, 8, 8))
     with pytest.raises(OutputError, match="does not exist"):
-        write_preview(tmp_path / "missing" / "a.png", volume, _segmentation(labels, volume.affine))
+        write_files({tmp_path / "missing" / "a.png": preview_encoder(volume, _segmentation(labels, volume.affine))})

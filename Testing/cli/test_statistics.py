@@ -11,7 +11,8 @@ import pytest
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError, OutputError
-from VISTA3DCore.evaluation.statistics import CSV_COLUMNS, dice, measure, write_csv
+from VISTA3DCore.evaluation.statistics import CSV_COLUMNS, csv_encoder, dice, measure
+from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.imaging.volume import Volume
 
 AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
@@ -70,7 +71,7 @@ def test_grids_must_agree() -> None:
 
 def test_csv_has_one_line_per_structure_and_leaves_nothing_else_behind(tmp_path: Path) -> None:
     rows = measure(*_case())
-    write_csv(tmp_path / "out.csv", rows)
+    write_files({tmp_path / "out.csv": csv_encoder(rows)})
     lines = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert tuple(lines[0]) == CSV_COLUMNS
     assert [line["structure"] for line in lines] == ["spleen", "liver", "lung tumor", "aorta"]
@@ -80,4 +81,4 @@ def test_csv_has_one_line_per_structure_and_leaves_nothing_else_behind(tmp_path:
 
 def test_csv_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist"):
-        write_csv(tmp_path / "missing" / "out.csv", [])
+        write_files({tmp_path / "missing" / "out.csv": csv_encoder([])})

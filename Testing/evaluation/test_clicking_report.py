@@ -11,8 +11,9 @@ from matplotlib.image import imread
 
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.evaluation.clicking import Curve
-from VISTA3DCore.evaluation.report import CSV_COLUMNS, summarise, write_curve_png, write_curves_csv
+from VISTA3DCore.evaluation.report import CSV_COLUMNS, curve_png_encoder, curves_csv_encoder, summarise
 from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.imaging.output import write_files
 
 CURVES = [
     Curve(
@@ -24,7 +25,7 @@ CURVES = [
 
 
 def test_csv_has_a_row_per_case_structure_and_number_of_clicks(tmp_path: Path) -> None:
-    write_curves_csv(tmp_path / "out.csv", CURVES)
+    write_files({tmp_path / "out.csv": curves_csv_encoder(CURVES)})
     rows = list(csv.DictReader((tmp_path / "out.csv").open()))
     assert tuple(rows[0]) == CSV_COLUMNS
     assert len(rows) == 9
@@ -48,20 +49,20 @@ def test_summary_is_the_mean_of_each_protocol_and_start() -> None:
 
 
 def test_picture_opens_and_shows_a_line_for_each_start(tmp_path: Path) -> None:
-    write_curve_png(tmp_path / "out.png", CURVES, "Two organs")
+    write_files({tmp_path / "out.png": curve_png_encoder(CURVES, "Two organs")})
     picture = imread(tmp_path / "out.png")[..., :3]
     assert min(picture.shape[:2]) > 500
     for color in ((0, 0x72, 0xB2), (0xD5, 0x5E, 0)):
         assert np.count_nonzero(np.abs(picture - np.array(color) / 255).max(axis=-1) < 0.01) > 200
-    write_curve_png(tmp_path / "one.png", CURVES[:1])
+    write_files({tmp_path / "one.png": curve_png_encoder(CURVES[:1])})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.png", "out.png"]
 
 
 def test_nothing_to_draw_and_nowhere_to_write(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no curve"):
-        write_curve_png(tmp_path / "out.png", [])
+        write_files({tmp_path / "out.png": curve_png_encoder([])})
     with pytest.raises(OutputError, match="does not exist"):
-        write_curves_csv(tmp_path / "missing" / "out.csv", CURVES)
+        write_files({tmp_path / "missing" / "out.csv": curves_csv_encoder(CURVES)})
     with pytest.raises(OutputError, match="does not exist"):
-        write_curve_png(tmp_path / "missing" / "out.png", CURVES)
+        write_files({tmp_path / "missing" / "out.png": curve_png_encoder(CURVES)})
     assert list(tmp_path.iterdir()) == []

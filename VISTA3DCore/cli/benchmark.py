@@ -12,7 +12,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.outputs import check_file
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError, OutputError
@@ -138,24 +138,24 @@ def _check_folder(folder: Path) -> None:
 
 
 def _measured(plan: Plan, folder: Path, quiet: bool) -> tuple[BenchmarkReport, list[Path]]:
-    from VISTA3DCore.evaluation.benchmark.picture import report_png
+    from VISTA3DCore.evaluation.benchmark.picture import report_encoder
     from VISTA3DCore.evaluation.benchmark.report import markdown
     from VISTA3DCore.evaluation.benchmark.run import benchmark as measure
-    from VISTA3DCore.evaluation.results import write_bytes
+    from VISTA3DCore.evaluation.results import bytes_encoder
+    from VISTA3DCore.imaging.output import write_files
 
     with spoken_warnings(), Reporter(quiet) as reporter:
         report = measure(plan, reporter.progress)
     text = json.dumps(report.to_dict(), indent=1) + "\n"
     picture = f"{markdown(report)}\n![{FILES[2]}]({FILES[2]})\n"
-    contents = (text.encode(), picture.encode(), report_png(report))
+    encoders = (bytes_encoder(text.encode()), bytes_encoder(picture.encode()), report_encoder(report))
     folder.mkdir(exist_ok=True)
-    files = dict(zip((folder / name for name in FILES), contents, strict=True))
-    write_bytes(files)
-    return report, list(files)
+    files = dict(zip((folder / name for name in FILES), encoders, strict=True))
+    return report, write_files(files, optional=(folder / FILES[2],))
 
 
 def _show(report: BenchmarkReport, files: list[Path]) -> None:
-    out.print(_table(report))
+    show(_table(report))
     for side in report.sides:
         if side.refused:
             say(f"Not measured: {side.name}: {side.refused}", "yellow")

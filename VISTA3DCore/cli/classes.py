@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
-from VISTA3DCore.cli.console import out, print_json, say
+from VISTA3DCore.cli.console import print_json, say, show
 from VISTA3DCore.errors import UnknownStructureError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def classes(
         print_json([_as_dict(structure, _claim(structure, offer)) for structure in structures])
         return
     if structures:
-        out.print(_table(offer, structures))
+        show(_table(offer, structures))
         say(_summary(offer.catalogue, structures))
     elif not selected:
         say(f"Nothing fits '{search or group}'; try fewer letters.")

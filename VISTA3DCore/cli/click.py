@@ -15,13 +15,13 @@ from VISTA3DCore.cli import engine
 from VISTA3DCore.cli.console import print_json, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs
 from VISTA3DCore.cli.reporting import Reporter
-from VISTA3DCore.cli.staging import Staging
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.cli.click_report import ClickReport
     from VISTA3DCore.cli.correction import Base
     from VISTA3DCore.imaging.clicks import Click
+    from VISTA3DCore.imaging.seg_reading import StoredSegment
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.interactive import ClickResult
@@ -148,8 +148,7 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
         policy=policy.value,
     )
     asked.check()
-    outputs = Outputs.checked(image, output, None, None, preview)
-    outputs.keep(asked.files)
+    outputs = Outputs.checked(image, output, None, None, preview, asked.files)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         chosen = model or engine.default_model()
         wishes = engine.Wishes(
@@ -264,7 +263,7 @@ def _run(
     volume = Volume.read(image)
     clicks = asked.clicks_as_typed(volume) + from_files
     with engine.loaded(wishes, progress.part(0.02, 0.1)) as segmenter:
-        found, base = _answer(segmenter, volume, clicks, asked, progress, quiet)
+        found, base = _answer(segmenter, volume, clicks, asked, outputs, progress, quiet)
     progress.update(0.95, "Writing the results")
     segmentation = _segmentation(found, base, segmenter, volume)
     segmentation.provenance.update(_provenance(clicks, asked))
@@ -274,7 +273,13 @@ def _run(
 
 
 def _answer(
-    segmenter: engine.Loaded, volume: Volume, clicks: list[Click], asked: _Asked, progress: Progress, quiet: bool
+    segmenter: engine.Loaded,
+    volume: Volume,
+    clicks: list[Click],
+    asked: _Asked,
+    outputs: Outputs,
+    progress: Progress,
+    quiet: bool,
 ) -> tuple[ClickResult, Base | None]:
     members = segmenter.catalogue.resolve(asked.classes)
     structure = members[0] if members else None
@@ -286,6 +291,9 @@ def _answer(
             structure = _hit(session, asked.class_name, clicks)
             base = asked.read_base(structure, volume)
         _warn_of_unknown(structure, segmenter)
+        edited, others = _edited_and_others(structure, base, segmenter)
+        # Which of the others the object will overlap is not known yet, so each may need a file of its own.
+        outputs.masks((edited, *others.values()), [other.index for other in others.values()])
         mask = base.mask if base else None
         found = session.click(structure, clicks, mask, policy=asked.policy, progress=progress.part(0.2, 0.95))
     return found, base
@@ -305,13 +313,21 @@ def _warn_of_unknown(structure: Structure | None, segmenter: engine.Loaded) -> N
 
 def _segmentation(found: ClickResult, base: Base | None, segmenter: engine.Loaded, volume: Volume) -> Segmentation:
     """Return a segmentation whose first structure is the one that was clicked."""
-    from VISTA3DCore.anatomy.structure import new_object
     from VISTA3DCore.cli.correction import corrected
 
-    known = segmenter.catalogue
-    edited = found.structure or (base.identity(known) if base else new_object())
-    others = base.others(edited, known) if base else {}
+    edited, others = _edited_and_others(found.structure, base, segmenter)
     return corrected(edited, found.mask, others, base, volume, segmenter.provenance)
+
+
+def _edited_and_others(
+    structure: Structure | None, base: Base | None, segmenter: engine.Loaded
+) -> tuple[Structure, dict[StoredSegment, Structure]]:
+    """Return what is clicked, and the structures of the base that stay as they are."""
+    from VISTA3DCore.anatomy.structure import new_object
+
+    known = segmenter.catalogue
+    edited = structure or (base.identity(known) if base else new_object())
+    return edited, base.others(edited, known) if base else {}
 
 
 def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
@@ -323,16 +339,14 @@ def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
 def _write(
     volume: Volume, segmentation: Segmentation, clicks: list[Click], outputs: Outputs, progress: Progress
 ) -> list[Path]:
-    with Staging() as staging:
-        segmentation.write(staging.path(outputs.segmentation), format=outputs.format)
-        if outputs.preview:
-            from VISTA3DCore.cli.preview import write_preview
+    more = {}
+    if outputs.preview:
+        from VISTA3DCore.cli.preview import preview_encoder
 
-            shown = _first_alone(segmentation)
-            title = f"{shown.structures[0].display_name}, {volume.name}"
-            write_preview(staging.path(outputs.preview), volume, shown, title, clicks)
-        progress.check()
-        return staging.commit()
+        shown = _first_alone(segmentation)
+        title = f"{shown.structures[0].display_name}, {volume.name}"
+        more[outputs.preview] = preview_encoder(volume, shown, title, clicks)
+    return outputs.write(segmentation, more, progress)
 
 
 def _first_alone(segmentation: Segmentation) -> Segmentation:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +24,8 @@ from VISTA3DCore.cli.preview_figure import (
     write_title,
 )
 from VISTA3DCore.imaging.geometry import spacing_of
-from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.imaging.output import Encoder
+from VISTA3DCore.imaging.pictures import png_encoder
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.components import bounding_box
@@ -40,20 +39,18 @@ _AROUND_MM = 25.0
 _NOTE = "Color: segmentation; white: reference; + green: click that adds; + red: click that removes"
 
 
-def write_correction(
-    path: str | os.PathLike,
+def correction_encoder(
     volume: Volume,
     structure: Structure,
     states: dict[str, np.ndarray],
     reference: np.ndarray,
     clicks: Sequence[Click],
     title: str,
-) -> None:
-    """Write a row of three planes through the first click for each state of a structure, by rename.
+) -> Encoder:
+    """Return what writes, as PNG, a row of three planes through the first click for each state of a structure.
 
     :param states: masks, bool [i, j, k], by caption, e.g. before and after. :param reference: likewise.
     :param clicks: at least one; drawn in every state.
-    :raises OutputError: if the file cannot be written.
     """
     changed = np.logical_or.reduce(list(states.values())) & ~np.logical_and.reduce(list(states.values()))
     cut = _surroundings(changed | reference, spacing_of(volume.affine))
@@ -65,8 +62,10 @@ def write_correction(
         labels = mask[cut] * np.uint16(structure.index)
         return planes_of(part, Segmentation(labels, {}, (structure,), affine), clicks, clicks[0].position)
 
-    figure = _figure({name: seen(mask) for name, mask in states.items()}, seen(reference), structure, title)
-    write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=DPI)})
+    def draw() -> Figure:
+        return _figure({name: seen(mask) for name, mask in states.items()}, seen(reference), structure, title)
+
+    return png_encoder(draw, DPI)
 
 
 def _surroundings(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:

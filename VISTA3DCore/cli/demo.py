@@ -14,7 +14,6 @@ from VISTA3DCore.cli import engine
 from VISTA3DCore.cli.console import print_json, say, spoken_warnings
 from VISTA3DCore.cli.outputs import check_file
 from VISTA3DCore.cli.reporting import Reporter
-from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.errors import OfflineError, OutputError
 from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
@@ -22,6 +21,7 @@ from VISTA3DCore.progress import Progress
 if TYPE_CHECKING:
     from VISTA3DCore.cli.demo_correction import Correction
     from VISTA3DCore.cli.demo_story import Story
+    from VISTA3DCore.imaging.output import Encoder
     from VISTA3DCore.imaging.samples import Sample
     from VISTA3DCore.imaging.segmentation import Segmentation
 
@@ -142,26 +142,25 @@ def _write(story: Story, segmentation: Segmentation, progress: Progress) -> None
     """Write all files; they appear together."""
     import numpy as np
 
-    from VISTA3DCore.cli.preview import write_preview
+    from VISTA3DCore.cli.preview import preview_encoder
+    from VISTA3DCore.imaging.output import write_files
     from VISTA3DCore.imaging.writers import encode_nifti
 
     sample, volume = story.sample, story.sample.volume
-    progress.update(0.0, "Drawing and writing")
-    with Staging() as staging:
-        path = {purpose: staging.path(file) for purpose, file in story.files.items()}
-        with path["ct"].open("wb") as file:
-            encode_nifti(file, np.rint(volume.array).astype(np.int16), volume.affine, compressed=True)
-        segmentation.write(path["segmentation"])
-        _reference(story, segmentation).write(path["reference"])
-        path["figures"].write_text(json.dumps(story.as_json(), indent=2) + "\n", encoding="utf-8")
-        shown = "Synthetic phantom" if sample.synthetic else "Demonstration CT"
-        title = f"{shown}, segmented by '{Path(story.model).name}'"
-        write_preview(path["picture"], volume, segmentation, title, surfaces=True)
-        progress.update(0.7, "Drawing and writing")
-        if story.correction:
-            _write_correction(story, story.correction, segmentation, path)
-        progress.check()
-        staging.commit()
+    ct, figures = np.rint(volume.array).astype(np.int16), json.dumps(story.as_json(), indent=2) + "\n"
+    shown = "Synthetic phantom" if sample.synthetic else "Demonstration CT"
+    title = f"{shown}, segmented by '{Path(story.model).name}'"
+    encoders = {
+        "ct": lambda file: encode_nifti(file, ct, volume.affine, compressed=True),
+        "segmentation": segmentation.encoder(),
+        "reference": _reference(story, segmentation).encoder(),
+        "figures": lambda file: file.write(figures.encode()),
+        "picture": preview_encoder(volume, segmentation, title, surfaces=True),
+    }
+    if story.correction:
+        encoders |= _correction_encoders(story, story.correction, segmentation)
+    pictures = [path for purpose, path in story.files.items() if "picture" in purpose]
+    write_files({story.files[purpose]: encoder for purpose, encoder in encoders.items()}, progress, optional=pictures)
 
 
 def _reference(story: Story, segmentation: Segmentation) -> Segmentation:
@@ -172,11 +171,10 @@ def _reference(story: Story, segmentation: Segmentation) -> Segmentation:
     return replace(segmentation, labels=story.sample.reference, masks={}, structures=structures, provenance=provenance)
 
 
-def _write_correction(story: Story, correction: Correction, segmentation: Segmentation, path: dict[str, Path]) -> None:
+def _correction_encoders(story: Story, correction: Correction, segmentation: Segmentation) -> dict[str, Encoder]:
     from VISTA3DCore.anatomy.catalogue import catalogue
-    from VISTA3DCore.cli.correction_picture import write_correction
+    from VISTA3DCore.cli.correction_picture import correction_encoder
 
-    correction.applied(segmentation).write(path["corrected"])
     structure = catalogue()[correction.structure.index]
     before, after, count = correction.dice[0], correction.dice[-1], len(correction.clicks)
     clicks = "1 click" if count == 1 else f"{count} clicks"
@@ -185,8 +183,7 @@ def _write_correction(story: Story, correction: Correction, segmentation: Segmen
         f"After {clicks}: Dice {after:.2f}": correction.mask,
     }
     reference = story.sample.reference == structure.index
-    write_correction(
-        path["correction_picture"],
+    picture = correction_encoder(
         story.sample.volume,
         structure,
         states,
@@ -194,3 +191,4 @@ def _write_correction(story: Story, correction: Correction, segmentation: Segmen
         correction.clicks,
         f"{structure.display_name}, corrected by {clicks}",
     )
+    return {"corrected": correction.applied(segmentation).encoder(), "correction_picture": picture}

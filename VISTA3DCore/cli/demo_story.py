@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich import box
 from rich.table import Table
 
-from VISTA3DCore.cli.console import out, say
+from VISTA3DCore.cli.console import out, say, show
 from VISTA3DCore.cli.demo_correction import LEAST_ML, TRIED, Correction
 from VISTA3DCore.cli.reporting import duration
 from VISTA3DCore.cli.tables import number, volume_text
@@ -82,9 +82,9 @@ class Story:
     def show(self, folder: Path) -> None:
         """Print a table and sentences."""
         rows = [row for row in self.rows if row.voxels or row.index in self.reference_ml]
-        out.print(_table(rows, self.reference_ml))
+        show(_table(rows, self.reference_ml))
         for sentence in self._sentences():
-            out.print(sentence, soft_wrap=True, markup=False)
+            show(sentence, soft_wrap=True, markup=False)
         say(f"Took {duration(self.seconds)} on {self.device}. Wrote to {folder}: {', '.join(self._names())}")
         say("Next: open the CT and the segmentations in 3D Slicer, or run: vista3d segment YOUR_CT -o organs.seg.nrrd")
 

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from VISTA3DCore.cli.console import out, print_json, say
+from VISTA3DCore.cli.console import print_json, say, show
 from VISTA3DCore.inference.diagnosis import diagnose
 
 
@@ -22,7 +22,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for 
     if as_json:
         print_json(report)
         return
-    out.print(_table(report))
+    show(_table(report))
     for problem in report["problems"]:
         say(f"Problem: {problem}", "yellow")
     say(report["advice"], "bold")

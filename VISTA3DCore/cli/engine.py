@@ -17,6 +17,7 @@ from VISTA3DCore.errors import ModelError
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
+    from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.cli.remote import RemoteSegmenter
     from VISTA3DCore.imaging.geometry import Region
     from VISTA3DCore.imaging.segmentation import Segmentation
@@ -90,18 +91,20 @@ class Wishes:
         """What it takes to load the model."""
         return {"model": self.model, "device": self.device, "runtime": self.runtime, "precision": self.precision}
 
-    def check(self, clicks: bool = False) -> None:
+    def check(self, clicks: bool = False) -> tuple[Structure, ...]:
         """Find misspelt names and a missing model before the image is read or the network loaded.
 
         :param clicks: whether structures are clicked; then the model need not know them.
+        :return: the structures that are asked for.
         :raises UnknownStructureError: for an unknown or unusable structure, or one that the model does not offer.
         :raises ModelError: if the model is not on this computer.
         """
         from VISTA3DCore.network.store import ModelStore
 
         offer = offer_of(self.model)
-        (offer.catalogue if clicks else offer).resolve(self.classes)
+        structures = (offer.catalogue if clicks else offer).resolve(self.classes)
         ModelStore().resolve(self.model)
+        return structures
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import typer
 
 from VISTA3DCore.cli import evaluate_clicks, evaluate_compare, evaluate_paper, evaluation
 from VISTA3DCore.cli import evaluate_options as options
+from VISTA3DCore.cli.command import Command
 from VISTA3DCore.cli.segment import Preset, Restoration
 from VISTA3DCore.errors import InputError
 
@@ -99,6 +100,6 @@ def _unique(chosen: Iterable[Enum]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.value for one in chosen))
 
 
-app.command()(evaluate_clicks.clicks)
-app.command()(evaluate_compare.compare)
-app.command()(evaluate_paper.paper)
+app.command(cls=Command)(evaluate_clicks.clicks)
+app.command(cls=Command)(evaluate_compare.compare)
+app.command(cls=Command)(evaluate_paper.paper)

@@ -13,11 +13,10 @@ from rich.table import Table
 
 from VISTA3DCore.cli import engine
 from VISTA3DCore.cli import evaluate_options as options
-from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.outputs import check_extra
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.cli.segment import Preset, Restoration
-from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
@@ -211,15 +210,12 @@ def _measure(source: _Source, plan: Plan, model: str, device: str, progress: Pro
 
 
 def _write(output: Path, plot: Path | None, curves: list[Curve], title: str, progress: Progress) -> list[Path]:
-    from VISTA3DCore.evaluation.report import write_curve_png, write_curves_csv
+    from VISTA3DCore.evaluation.report import curve_png_encoder, curves_csv_encoder
+    from VISTA3DCore.imaging.output import write_files
 
     progress.update(0.98, "Writing the results")
-    with Staging() as staging:
-        write_curves_csv(staging.path(output), curves)
-        if plot is not None:
-            write_curve_png(staging.path(plot), curves, f"Dice against clicks: {title}")
-        progress.check()
-        return staging.commit()
+    pictures = {} if plot is None else {plot: curve_png_encoder(curves, f"Dice against clicks: {title}")}
+    return write_files({output: curves_csv_encoder(curves), **pictures}, progress.part(0.98, 1.0), optional=pictures)
 
 
 def _as_json(curves: list[Curve], model: str, files: list[Path], notes: list[str]) -> dict[str, Any]:
@@ -239,8 +235,8 @@ def _show(curves: list[Curve], files: list[Path]) -> None:
 
     for summary in summarise(curves):
         time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
-        out.print(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
-        out.print(_table([curve for curve in curves if summary.holds(curve)], summary))
+        show(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
+        show(_table([curve for curve in curves if summary.holds(curve)], summary))
     for file in files:
         say(f"Wrote {file}")
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from VISTA3DCore.cli import evaluate_options as options
-from VISTA3DCore.cli.console import out, print_json, say
+from VISTA3DCore.cli.console import print_json, say, show
 from VISTA3DCore.cli.outputs import check_extra
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def compare(
     if as_json:
         print_json([{**asdict(one), "mean": one.mean, "verdict": one.verdict} for one in differences])
         return
-    out.print(_table(differences))
+    show(_table(differences))
     if any(one.cases < FEW_CASES for one in differences):
         say(f"Note: with fewer than {FEW_CASES} cases such intervals are too narrow; do not rely on them.", "yellow")
     if output is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from VISTA3DCore.cli.command import structure_names
 from VISTA3DCore.cli.segment import Preset, Restoration
 
 
@@ -48,6 +49,6 @@ Folder = Annotated[
 Tolerance = Annotated[float, typer.Option("--tolerance", min=0.0, metavar="MM", help="Of the surface Dice.")]
 
 
-def names_in(texts: Iterable[str]) -> tuple[str, ...]:
+def names_in(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the names in several texts, split at commas."""
-    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+    return structure_names(texts) if texts else ()

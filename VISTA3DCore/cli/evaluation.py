@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from VISTA3DCore.cli import engine
-from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.packages import require
@@ -140,11 +140,11 @@ def _as_json(evaluation: Evaluation, files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _show(evaluation: Evaluation, files: Sequence[Path]) -> None:
-    out.print(
+    show(
         "Dice, surface Dice, HD95 (mm), error of the volume: means over structures of their means over n cases",
         soft_wrap=True,
     )
-    out.print(_table(evaluation))
+    show(_table(evaluation))
     if evaluation.resumed:
         say(f"{evaluation.resumed} of {evaluation.cases} cases were measured before.")
     for failure in dict.fromkeys(replace(one, protocol="", variant="") for one in evaluation.failures):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,12 +28,20 @@ from VISTA3DCore.cli import (
     supervoxels,
     train,
 )
-from VISTA3DCore.cli.console import print_error
+from VISTA3DCore.cli.command import Command
+from VISTA3DCore.cli.console import prepare_streams, print_error, print_text
 from VISTA3DCore.errors import Cancelled, VistaError, runtime_errors
 
 
 class _Group(TyperGroup):
     """Turns exceptions of every command into one sentence on standard error."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, help and usage errors included."""
+        prepare_streams()
+        # About folders that it cannot write; it uses a temporary one then.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
@@ -78,7 +86,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"vista3d {__version__}\n")
+        print_text(f"vista3d {__version__}")
         raise typer.Exit()
 
 
@@ -121,15 +129,15 @@ def _belongs_to_parser(error: Exception) -> bool:
     return is_usage_error or is_closed_pipe or isinstance(error, typer.Exit)
 
 
-app.command()(segment.segment)
-app.command()(click.click)
-app.command()(classes.classes)
+app.command(cls=Command)(segment.segment)
+app.command(cls=Command)(click.click)
+app.command(cls=Command)(classes.classes)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
-app.command()(supervoxels.supervoxels)
-app.command()(prepare.prepare)
-app.command()(benchmark.benchmark)
-app.command()(train.train)
-app.command()(finetune.finetune)
-app.command()(demo.demo)
-app.command()(doctor.doctor)
+app.command(cls=Command)(supervoxels.supervoxels)
+app.command(cls=Command)(prepare.prepare)
+app.command(cls=Command)(benchmark.benchmark)
+app.command(cls=Command)(train.train)
+app.command(cls=Command)(finetune.finetune)
+app.command(cls=Command)(demo.demo)
+app.command(cls=Command)(doctor.doctor)

@@ -13,7 +13,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from VISTA3DCore.cli.console import err, out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.command import Command
+from VISTA3DCore.cli.console import err, print_json, print_text, say, show, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import Cancelled, LicenseNotAcceptedError
 
@@ -42,7 +43,7 @@ def models() -> None:
     """
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_models(as_json: Json = False) -> None:
     """List every model that can be had, and what is on this computer."""
     store = _store()
@@ -50,11 +51,11 @@ def list_models(as_json: Json = False) -> None:
     if as_json:
         print_json([_as_dict(entry, status) for entry, status in found])
     else:
-        out.print(_table(found))
+        show(_table(found))
         say(f"Models are kept in {store.home}.")
 
 
-@app.command()
+@app.command(cls=Command)
 def download(name: Name, accept_licence: Accept = False) -> None:
     """Download a model; an interrupted download goes on where it stopped.
 
@@ -77,7 +78,7 @@ def download(name: Name, accept_licence: Accept = False) -> None:
     say(f"The model '{name}' is ready: {path}")
 
 
-@app.command("import")
+@app.command("import", cls=Command)
 def import_model(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights: .safetensors or .pt.")],
     name: Annotated[
@@ -102,14 +103,14 @@ def import_model(
     say(f"The model '{status.name}' is ready ({status.detail}): {status.path}")
 
 
-@app.command()
+@app.command(cls=Command)
 def verify(name: Name) -> None:
     """Compute a model's hash anew and compare it with the published one."""
     status = _watched(lambda progress: _store().verify(name, progress))
     say(f"The model '{name}' is intact: {status.detail}.")
 
 
-@app.command()
+@app.command(cls=Command)
 def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Remove a downloaded model from this computer."""
     store = _store()
@@ -120,10 +121,10 @@ def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
     say(f"The model '{name}' was deleted.")
 
 
-@app.command()
+@app.command(cls=Command)
 def licence(name: Name) -> None:
     """Print a model's licence."""
-    sys.stdout.write(_store().licence_text(name).rstrip() + "\n")
+    print_text(_store().licence_text(name).rstrip())
 
 
 def _store() -> ModelStore:

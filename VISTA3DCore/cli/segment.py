@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from VISTA3DCore.cli import engine
-from VISTA3DCore.cli.console import out, print_json, say, spoken_warnings
+from VISTA3DCore.cli.command import structure_names
+from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs
 from VISTA3DCore.cli.reporting import Reporter, duration
-from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.cli.tables import statistics_table
 
 if TYPE_CHECKING:
@@ -134,10 +134,11 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     - `vista3d segment ct.nrrd -o masks/ --classes ribs,vertebrae --statistics bones.csv --preview bones.png`
     - `vista3d segment ct.nii.gz -o kidneys.seg.nrrd -c kidney --roi -120 -80 -50 120 60 150`
     """
+    names = structure_names(classes)
     outputs = Outputs.checked(image, output, format_.value if format_ else None, statistics, preview)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         wishes = engine.Wishes(
-            classes=tuple(name.strip() for text in classes for name in text.split(",") if name.strip()),
+            classes=names,
             model=model or engine.default_model(),
             device=device,
             preset=preset.value,
@@ -150,7 +151,10 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             runtime=runtime.value,
             precision=precision.value,
         )
-        wishes.check()
+        structures = wishes.check()
+        masks = outputs.masks(structures, [structure.index for structure in structures if structure.overlapping])
+        if masks and not quiet:
+            say(f"Structures that may overlap others get files of their own: {', '.join(map(str, masks))}")
         result = _run(image, wishes, outputs, reporter, quiet)
     if as_json:
         print_json(result.as_json(image, wishes, notes))
@@ -167,7 +171,7 @@ class _Result:
     def show(self) -> None:
         found = [row for row in self.rows if row.voxels]
         if found:
-            out.print(statistics_table(found))
+            show(statistics_table(found))
         took = duration(self.outcome.seconds)
         say(f"Found {len(found)} of the {len(self.rows)} structures looked for, in {took} on {self.outcome.device}.")
         cleanup = self.outcome.segmentation.provenance["cleanup"]
@@ -210,18 +214,16 @@ def _run(image: Path, wishes: engine.Wishes, outputs: Outputs, reporter: Reporte
 def _write(
     volume: Volume, outcome: engine.Outcome, rows: list[StructureStatistics], outputs: Outputs, reporter: Reporter
 ) -> list[Path]:
-    from VISTA3DCore.evaluation.statistics import write_csv
+    from VISTA3DCore.evaluation.statistics import csv_encoder
 
-    with Staging() as staging:
-        outcome.segmentation.write(staging.path(outputs.segmentation), format=outputs.format)
-        if outputs.statistics:
-            write_csv(staging.path(outputs.statistics), rows)
-        if outputs.preview:
-            from VISTA3DCore.cli.preview import write_preview
+    more = {}
+    if outputs.statistics:
+        more[outputs.statistics] = csv_encoder(rows)
+    if outputs.preview:
+        from VISTA3DCore.cli.preview import preview_encoder
 
-            write_preview(staging.path(outputs.preview), volume, outcome.segmentation, volume.name, surfaces=True)
-        reporter.progress.check()
-        return staging.commit()
+        more[outputs.preview] = preview_encoder(volume, outcome.segmentation, volume.name, surfaces=True)
+    return outputs.write(outcome.segmentation, more, reporter.progress)
 
 
 def _region(corners: Corners | None) -> Region | None:

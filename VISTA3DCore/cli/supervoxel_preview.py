@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from VISTA3DCore.cli.planes import WINDOW_HU
 from VISTA3DCore.imaging.geometry import to_ras
-from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.imaging.output import Encoder
+from VISTA3DCore.imaging.pictures import png_encoder
 from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from VISTA3DCore.imaging.volume import Volume
 
@@ -23,16 +24,20 @@ _PLANE_IN, _TITLE_IN, _GAP_IN, _DPI = 4.6, 0.5, 0.08, 130
 _OPACITY = 0.45
 
 
-def write_supervoxel_preview(path: Path, volume: Volume, labels: np.ndarray, title: str) -> None:
-    """Write axial, coronal and sagittal planes through the middle of the body, by rename.
+def supervoxel_preview_encoder(volume: Volume, labels: np.ndarray, title: str) -> Encoder:
+    """Return what writes axial, coronal and sagittal planes through the middle of the body as PNG.
 
     Radiological convention, true proportions, soft-tissue window.
 
     :param volume: the CT in HU.
     :param labels: supervoxels [i, j, k] on the same grid, 0 outside the body.
-    :raises OutputError: if the file cannot be written, or matplotlib is missing.
+    :raises MissingPackageError: if matplotlib is missing.
     """
     require("A preview", "matplotlib")
+    return png_encoder(lambda: _figure(volume, labels, title), _DPI)
+
+
+def _figure(volume: Volume, labels: np.ndarray, title: str) -> Figure:
     from matplotlib.figure import Figure
 
     image, affine = to_ras(volume.array, volume.affine)
@@ -52,7 +57,7 @@ def write_supervoxel_preview(path: Path, volume: Volume, labels: np.ndarray, tit
             _draw(figure.add_axes(box), hu, plane, size, overlay)
         figure.axes[-1].text(0.01 * size[0], 0.01 * size[1], name, color=_TEXT, fontsize=9, va="top")
         left += width + _GAP_IN
-    write_files({path: lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor=_BACKGROUND)})
+    return figure
 
 
 def _cut(

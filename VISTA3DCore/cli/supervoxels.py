@@ -12,7 +12,6 @@ import typer
 from VISTA3DCore.cli.console import print_json, say, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs, check_extra
 from VISTA3DCore.cli.reporting import Reporter, duration
-from VISTA3DCore.cli.staging import Staging
 from VISTA3DCore.errors import OutputError
 
 if TYPE_CHECKING:
@@ -151,24 +150,22 @@ def _run(
 
 
 def _write(outputs: Outputs, report: Path | None, volume: Volume, made: Supervoxels, progress: Progress) -> list[Path]:
+    from VISTA3DCore.imaging.output import write_files
     from VISTA3DCore.imaging.writers import encode_nifti, label_dtype
 
-    progress.update(0.97, "Writing the results")
     path = outputs.segmentation
-    with Staging() as staging:
-        with staging.path(path).open("wb") as file:
-            labels = made.labels.astype(label_dtype(made.count))
-            about = f"{made.count} supervoxels, {made.generator}"
-            encode_nifti(file, labels, made.affine, path.suffix.lower() == ".gz", about)
-        if outputs.preview is not None:
-            from VISTA3DCore.cli.supervoxel_preview import write_supervoxel_preview
+    labels, about = made.labels.astype(label_dtype(made.count)), f"{made.count} supervoxels, {made.generator}"
+    files = {path: lambda file: encode_nifti(file, labels, made.affine, path.suffix.lower() == ".gz", about)}
+    pictures = {}
+    if outputs.preview is not None:
+        from VISTA3DCore.cli.supervoxel_preview import supervoxel_preview_encoder
 
-            title = f"{made.count} supervoxels of {volume.name or path.name}, generator '{made.generator}'"
-            write_supervoxel_preview(staging.path(outputs.preview), volume, made.labels, title)
-        if report is not None:
-            staging.path(report).write_text(json.dumps(made.report, indent=2) + "\n", encoding="utf-8")
-        progress.check()
-        return staging.commit()
+        title = f"{made.count} supervoxels of {volume.name or path.name}, generator '{made.generator}'"
+        pictures[outputs.preview] = supervoxel_preview_encoder(volume, made.labels, title)
+    if report is not None:
+        text = json.dumps(made.report, indent=2) + "\n"
+        files[report] = lambda file: file.write(text.encode())
+    return write_files(files | pictures, progress.part(0.97, 1.0), optional=pictures)
 
 
 def _show(made: Supervoxels, files: list[Path]) -> None:

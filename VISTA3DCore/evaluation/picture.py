@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,13 @@ import numpy as np
 
 from VISTA3DCore.evaluation.results import Row
 from VISTA3DCore.evaluation.summary import groups_of, overall, per_structure, protocol_title
+from VISTA3DCore.imaging.pictures import png_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from VISTA3DCore.imaging.output import Encoder
 
 # Colour-blind safe (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#222222")
@@ -21,12 +24,15 @@ _DPI = 150
 _ROW_INCHES, _HEAD_INCHES = 0.17, 0.85
 
 
-def report_png(rows: Sequence[Row], title: str) -> bytes:
-    """Draw Dice of every structure under every protocol, a panel per dataset.
+def report_encoder(rows: Sequence[Row], title: str) -> Encoder:
+    """Return what draws, as PNG, Dice of every structure under every protocol, a panel per dataset.
 
     :param rows: at least one with a reference.
-    :return: a PNG file.
     """
+    return png_encoder(lambda: _figure(rows, title), _DPI)
+
+
+def _figure(rows: Sequence[Row], title: str) -> Figure:
     from matplotlib.figure import Figure
 
     measured = [row for row in rows if row.dice is not None]
@@ -39,9 +45,7 @@ def report_png(rows: Sequence[Row], title: str) -> bytes:
     colors = _colors(measured)
     for axes, name, part in zip(panels, datasets, members, strict=True):
         _draw(axes, name, part, colors)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    return buffer.getvalue()
+    return figure
 
 
 def _colors(rows: Sequence[Row]) -> dict[tuple[str, str], str]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.clicking import AUTOMATIC, Curve
-from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.imaging.output import Encoder
+from VISTA3DCore.imaging.pictures import png_encoder
 from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
@@ -80,13 +79,11 @@ def summarise(curves: Sequence[Curve]) -> list[Summary]:
     return [_summary(key, group) for key, group in groups.items()]
 
 
-def write_curves_csv(path: str | os.PathLike, curves: Sequence[Curve]) -> None:
-    """Write one line per case, structure, protocol, start and number of clicks; the file appears by rename.
+def curves_csv_encoder(curves: Sequence[Curve]) -> Encoder:
+    """Return what writes, as CSV, one line per case, structure, protocol, start and number of clicks.
 
     ``seconds`` is the time of the call that set this click, empty at 0 clicks and where no further click was set;
     ``clicks_used`` is the number of clicks that the whole curve has set.
-
-    :raises OutputError: if the file cannot be written.
     """
 
     def encode(file: BinaryIO) -> None:
@@ -96,22 +93,20 @@ def write_curves_csv(path: str | os.PathLike, curves: Sequence[Curve]) -> None:
         table.writerows(row for curve in curves for row in _rows(curve))
         file.write(text.getvalue().encode())
 
-    write_files({Path(path): encode})
+    return encode
 
 
-def write_curve_png(path: str | os.PathLike, curves: Sequence[Curve], title: str = "") -> None:
-    """Draw mean Dice against the number of clicks, a line per protocol and start; the file appears by rename.
+def curve_png_encoder(curves: Sequence[Curve], title: str = "") -> Encoder:
+    """Return what draws, as PNG, mean Dice against the number of clicks, a line per protocol and start.
 
     The band holds the middle half of the curves, thin lines are the single ones.
 
-    :raises InputError: if there is no curve.
-    :raises OutputError: if the file cannot be written. :raises MissingPackageError: without matplotlib.
+    :raises InputError: if there is no curve. :raises MissingPackageError: without matplotlib.
     """
     require("A plot", "matplotlib")
     if not curves:
         raise InputError("There is no curve to draw.")
-    figure = draw_curves(curves, title)
-    write_files({Path(path): lambda file: figure.savefig(file, format="png", dpi=_DPI, facecolor="white")})
+    return png_encoder(lambda: _draw_curves(curves, title), _DPI)
 
 
 def _rows(curve: Curve) -> list[tuple]:
@@ -141,7 +136,7 @@ def _summary(key: tuple[str, str, bool], curves: Sequence[Curve]) -> Summary:
     )
 
 
-def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
+def _draw_curves(curves: Sequence[Curve], title: str) -> Figure:
     """Return the picture that :func:`write_curve_png` writes; at least one curve is needed."""
     from matplotlib.figure import Figure
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from VISTA3DCore.evaluation.campaign import Evaluation
 from VISTA3DCore.evaluation.clicking import AUTOMATIC, NOTHING, Curve
-from VISTA3DCore.evaluation.picture import report_png
+from VISTA3DCore.evaluation.picture import report_encoder
 from VISTA3DCore.evaluation.protocols import HONEST, ZERO_SHOT
-from VISTA3DCore.evaluation.report import draw_curves
+from VISTA3DCore.evaluation.report import curve_png_encoder
 from VISTA3DCore.evaluation.results import (
     CURVES_CSV,
     CURVES_PNG,
@@ -18,11 +17,12 @@ from VISTA3DCore.evaluation.results import (
     REPORT_PNG,
     RESULTS_CSV,
     Row,
+    bytes_encoder,
     curves_csv,
     results_csv,
-    write_bytes,
 )
 from VISTA3DCore.evaluation.summary import markdown
+from VISTA3DCore.imaging.output import Encoder, write_files
 
 # How the pictures of curves call the variants.
 _CLICKING = {HONEST: "honest"}
@@ -40,20 +40,20 @@ def write_report(
     :raises OutputError: if one cannot be written.
     """
     rows = evaluation.rows
-    files = {RESULTS_CSV: results_csv(rows), **(more or {})}
+    tables, pictures = {RESULTS_CSV: results_csv(rows), **(more or {})}, {}
     if any(row.dice is not None for row in rows):
-        files[REPORT_PNG] = report_png(rows, title)
+        pictures[REPORT_PNG] = report_encoder(rows, title)
     if any(row.curve for row in rows):
-        files |= {CURVES_CSV: curves_csv(rows), CURVES_PNG: _curves_png(rows, title)}
-    pictures = "".join(f"\n![{name}]({name})\n" for name in files if name.endswith(".png"))
-    text = markdown(title, facts, rows, evaluation.failures) + pictures
-    files[REPORT_MD] = text.encode()
-    written = {folder / name: content for name, content in files.items()}
-    write_bytes(written)
-    return list(written)
+        tables[CURVES_CSV] = curves_csv(rows)
+        pictures[CURVES_PNG] = _curves_encoder(rows, title)
+    links = "".join(f"\n![{name}]({name})\n" for name in pictures)
+    tables[REPORT_MD] = (markdown(title, facts, rows, evaluation.failures) + links).encode()
+    files = {folder / name: bytes_encoder(content) for name, content in tables.items()}
+    drawn = {folder / name: encoder for name, encoder in pictures.items()}
+    return write_files(files | drawn, optional=drawn)
 
 
-def _curves_png(rows: Sequence[Row], title: str) -> bytes:
+def _curves_encoder(rows: Sequence[Row], title: str) -> Encoder:
     curves = [
         Curve(
             structure=row.structure,
@@ -66,6 +66,4 @@ def _curves_png(rows: Sequence[Row], title: str) -> bytes:
         for row in rows
         if row.curve
     ]
-    buffer = io.BytesIO()
-    draw_curves(curves, f"Dice against clicks: {title}").savefig(buffer, format="png", dpi=150, facecolor="white")
-    return buffer.getvalue()
+    return curve_png_encoder(curves, f"Dice against clicks: {title}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.imaging.output import Encoder, write_files
 
 RESULTS_CSV, CURVES_CSV, REPORT_MD, REPORT_PNG, CURVES_PNG = (
     "results.csv", "curves.csv", "report.md", "report.png", "curves.png",
@@ -128,19 +128,21 @@ def load_rows(path: Path, key: str) -> list[Row] | None:
         return None
 
 
+def bytes_encoder(content: bytes) -> Encoder:
+    """Return what writes a file that is in memory."""
+
+    def encode(file: BinaryIO) -> None:
+        file.write(content)
+
+    return encode
+
+
 def write_bytes(files: dict[Path, bytes]) -> None:
-    """Write files; they appear together.
+    """Write files that are in memory; they appear together.
 
     :raises OutputError: if one cannot be written.
     """
-
-    def encoder(content: bytes) -> Any:
-        def encode(file: BinaryIO) -> None:
-            file.write(content)
-
-        return encode
-
-    write_files({path: encoder(content) for path, content in files.items()})
+    write_files({path: bytes_encoder(content) for path, content in files.items()})
 
 
 def _csv(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.output import write_files
+from VISTA3DCore.imaging.output import Encoder
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
@@ -70,11 +68,8 @@ def dice(first: np.ndarray, second: np.ndarray) -> float | None:
     return 2.0 * int(np.count_nonzero(first & second)) / total if total else None
 
 
-def write_csv(path: str | os.PathLike, rows: list[StructureStatistics]) -> None:
-    """Write one line per structure; the file appears by rename, complete or not at all.
-
-    :raises OutputError: if the file cannot be written.
-    """
+def csv_encoder(rows: list[StructureStatistics]) -> Encoder:
+    """Return what writes one line per structure as CSV."""
 
     def encode(file: BinaryIO) -> None:
         text = io.StringIO(newline="")
@@ -83,7 +78,7 @@ def write_csv(path: str | os.PathLike, rows: list[StructureStatistics]) -> None:
         table.writerows(_csv_row(row) for row in rows)
         file.write(text.getvalue().encode())
 
-    write_files({Path(path): encode})
+    return encode
 
 
 def _label_sums(image: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from VISTA3DCore.anatomy import naming
-from VISTA3DCore.errors import InputError, OutputError, UnknownStructureError
+from VISTA3DCore.errors import InputError, UnknownStructureError
 from VISTA3DCore.imaging.output import Encoder, write_files
+from VISTA3DCore.imaging.result_files import FORMATS, SEAL, ResultFiles
 from VISTA3DCore.imaging.seg_nrrd import encode_seg_nrrd
 from VISTA3DCore.imaging.writers import encode_mha, encode_nifti, encode_nrrd, label_dtype
 from VISTA3DCore.progress import Progress
@@ -20,9 +21,7 @@ from VISTA3DCore.progress import Progress
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
 
-#: Formats by file name ending; the first that fits counts.
-FORMATS = (".seg.nrrd", ".nii.gz", ".nii", ".nrrd", ".mha")
-SEPARATE = "separate"
+__all__ = ["FORMATS", "Partial", "Segmentation"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,88 +94,69 @@ class Segmentation:
 
         - ``.seg.nrrd``: one segment per structure, with names, colours, terminology, overlaps and provenance.
         - ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha``: one label map, value = catalogue index; each structure that may
-          overlap others becomes a file of its own beside it, ``<stem>_<name>`` with values 0 and 1.
+          overlap others becomes a file of its own beside it, ``<stem>_<name>`` with values 0 and 1. If all of them may,
+          the first one is in the label map.
         - a folder (``format="separate"``, or a path that ends in ``/`` or is a folder): ``<name>.nii.gz`` for each
           structure, with values 0 and 1. The folder is created; the one above it must exist.
 
+        Masks beside a label map, or in a folder, replace those of an earlier result and no other files.
+
         :param format: one of :data:`FORMATS` (the dot may be missing) or ``"separate"``; None: from the path.
         :return: the files written.
-        :raises OutputError: if the type is unknown or something cannot be written; nothing is left behind.
+        :raises OutputError: if the type is unknown, a mask would replace a file that is no part of an earlier result,
+            or something cannot be written; nothing is left behind.
         """
-        folder = str(path).endswith(("/", "\\")) or Path(path).expanduser().is_dir()
-        path = Path(path).expanduser()
-        if format == SEPARATE or (format is None and folder):
-            return _write_folder(path, self, progress)
-        suffix = _suffix(path, format)
-        files = {path: self._encoder(suffix)}
-        if suffix != ".seg.nrrd":
-            files |= self._overlap_files(path, suffix)
-        write_files(files, progress)
-        return list(files)
+        files = self.files(path, format)
+        return write_files(self.encoders(files), progress, obsolete=files.obsolete(), folder=files.folder)
 
-    def _encoder(self, suffix: str) -> Encoder:
+    def files(self, path: str | PathLike[str], format: str | None = None) -> ResultFiles:  # noqa: A002
+        """Return the files that :meth:`write` writes.
+
+        :raises OutputError: if the type is unknown, or a mask would replace a file that is no part of an earlier
+            result.
+        """
+        files = ResultFiles.of(path, format, self.structures, self.masks)
+        files.check()
+        return files
+
+    def encoders(self, files: ResultFiles) -> dict[Path, Encoder]:
+        """Return what writes each of the files."""
+        main = {} if files.is_folder else {files.place: self.encoder(files.suffix)}
+        return main | {path: self._mask_encoder(files, structure) for path, structure in files.parts.items()}
+
+    def encoder(self, suffix: str = ".seg.nrrd") -> Encoder:
+        """Return what writes everything as ``.seg.nrrd``, or the label map as another type of file."""
         if suffix == ".seg.nrrd":
             return lambda file: encode_seg_nrrd(
                 file, self.labels, self.masks, self.structures, self.affine, self.provenance
             )
+        return lambda file: self._encode(file, suffix, self._label_map())
+
+    def _label_map(self) -> np.ndarray:
         highest = max((structure.index for structure in self.structures), default=0)
         dtype = label_dtype(max(highest, int(self.labels.max(initial=0))))
-        return self._array_encoder(suffix, lambda: self.labels.astype(dtype, copy=False))
+        labels = self.labels.astype(dtype, copy=False)
+        first = next(iter(self.structures), None)
+        if first is None or not all(structure.index in self.masks for structure in self.structures):
+            return labels
+        return np.where(self.masks[first.index], dtype.type(first.index), labels)
 
-    def _mask_encoder(self, suffix: str, structure: Structure) -> Encoder:
-        return self._array_encoder(suffix, lambda: self[structure].view(np.uint8))
-
-    def _array_encoder(self, suffix: str, array: Callable[[], np.ndarray]) -> Encoder:
-        """Return the writer of one array, which is made only when its turn has come."""
-        entries = {f"VISTA3D_{key}": str(value) for key, value in self.provenance.items()}
-
+    def _mask_encoder(self, files: ResultFiles, structure: Structure) -> Encoder:
         def encode(file: BinaryIO) -> None:
-            if suffix == ".nrrd":
-                encode_nrrd(file, [array()], self.affine, entries)
-            elif suffix == ".mha":
-                encode_mha(file, array(), self.affine, entries)
-            else:
-                encode_nifti(file, array(), self.affine, suffix == ".nii.gz", _description(self.provenance))
+            mask = self[structure].view(np.uint8)
+            self._encode(file, files.suffix, mask, files.seal(mask))
 
         return encode
 
-    def _overlap_files(self, path: Path, suffix: str) -> Mapping[Path, Encoder]:
-        stem = path.name[: -len(suffix)] if path.name.lower().endswith(suffix) else path.name
-        return {
-            path.with_name(f"{stem}_{_file_name(structure)}{suffix}"): self._mask_encoder(suffix, structure)
-            for structure in self.structures
-            if structure.index in self.masks
-        }
-
-
-def _write_folder(folder: Path, segmentation: Segmentation, progress: Progress | None) -> list[Path]:
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"'{folder}' is a file; give a folder for one file per structure.")
-    made = not folder.exists()
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"The folder '{folder}' cannot be created ({error.strerror}).") from error
-    files = {
-        folder / f"{_file_name(structure)}.nii.gz": segmentation._mask_encoder(".nii.gz", structure)
-        for structure in segmentation.structures
-    }
-    try:
-        write_files(files, progress)
-    except BaseException:
-        if made:
-            folder.rmdir()
-        raise
-    return list(files)
-
-
-def _suffix(path: Path, format: str | None) -> str:  # noqa: A002
-    name = path.name.lower() if format is None else f".{format.lower().lstrip('.')}"
-    for suffix in FORMATS:
-        if name.endswith(suffix):
-            return suffix
-    asked = f"'{path.name}'" if format is None else f"The format '{format}'"
-    raise OutputError(f"{asked} is not a known type of file; use {', '.join(FORMATS)}, or a folder.")
+    def _encode(self, file: BinaryIO, suffix: str, array: np.ndarray, seal: str = "") -> None:
+        entries = {f"VISTA3D_{key}": str(value) for key, value in self.provenance.items()}
+        entries |= {SEAL: seal} if seal else {}
+        if suffix == ".nrrd":
+            encode_nrrd(file, [array], self.affine, entries)
+        elif suffix == ".mha":
+            encode_mha(file, array, self.affine, entries)
+        else:
+            encode_nifti(file, array, self.affine, suffix == ".nii.gz", _description(self.provenance, seal))
 
 
 def _answers_to(structure: Structure, wanted: str | int) -> bool:
@@ -186,9 +166,6 @@ def _answers_to(structure: Structure, wanted: str | int) -> bool:
     return naming.key(wanted) in map(naming.key, names)
 
 
-def _file_name(structure: Structure) -> str:
-    return "".join(character if character.isalnum() else "_" for character in structure.name)
-
-
-def _description(provenance: Mapping[str, str]) -> str:
-    return " ".join(str(provenance[key]) for key in ("model", "version", "preset") if key in provenance)[:79]
+def _description(provenance: Mapping[str, str], seal: str) -> str:
+    about = " ".join(str(provenance[key]) for key in ("model", "version", "preset") if key in provenance)
+    return f"{about[:60]} #{seal}" if seal else about[:79]

@@ -18,6 +18,8 @@ from VISTA3DCore.imaging.geometry import lps_to_ras, spacing_of
 
 _NIFTI_CODES = {"uint8": 2, "int16": 4, "uint16": 512}
 _NRRD_TYPES = {"uint8": "unsigned char", "uint16": "unsigned short"}
+#: Where the description is in the header of a NIfTI-1 file.
+DESCRIPTION = slice(148, 228)
 _META_TYPES = {"uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
 
 
@@ -36,7 +38,7 @@ def encode_nifti(
     :param description: up to 79 ASCII characters about the origin of the image.
     """
     header = _nifti_header(array, np.asarray(affine, dtype=np.float64), description)
-    pieces = itertools.chain([header], _slices(array))
+    pieces = itertools.chain([header], voxel_bytes(array))
     file.writelines(gzipped(pieces) if compressed else pieces)
 
 
@@ -101,12 +103,17 @@ def encode_nrrd(file: BinaryIO, layers: list[np.ndarray], affine: np.ndarray, en
         f"space origin: {_vector(lps[:3, 3])}",
         *(f"{key}:={_one_line(value)}" for key, value in entries.items()),
     ]
-    file.write(("\n".join(lines) + "\n\n").encode("utf-8"))
-    file.writelines(gzipped(_interleaved(layers) if several else _slices(first)))
+    file.write(_utf8("\n".join(lines) + "\n\n"))
+    file.writelines(gzipped(_interleaved(layers) if several else voxel_bytes(first)))
 
 
 def _vector(values: Iterable[float]) -> str:
     return "(" + ",".join(repr(float(value)) for value in values) + ")"
+
+
+def _utf8(header: str) -> bytes:
+    """Encode a header; bytes of file names that are no text, which Python carries as surrogates, become ``?``."""
+    return header.encode("utf-8", "replace")
 
 
 def _one_line(value: str) -> str:
@@ -115,7 +122,7 @@ def _one_line(value: str) -> str:
 
 def encode_mha(file: BinaryIO, array: np.ndarray, affine: np.ndarray, entries: Mapping[str, str]) -> None:
     """Write a compressed MetaImage label map; ``entries`` become fields of its header."""
-    data = b"".join(zlibbed(_slices(array)))
+    data = b"".join(zlibbed(voxel_bytes(array)))
     lps = lps_to_ras(affine)
     spacing = spacing_of(lps)
     fields = {
@@ -134,7 +141,7 @@ def encode_mha(file: BinaryIO, array: np.ndarray, affine: np.ndarray, entries: M
         "ElementType": _META_TYPES[array.dtype.name],
         "ElementDataFile": "LOCAL",
     }
-    file.write("".join(f"{key} = {value}\n" for key, value in fields.items()).encode("utf-8"))
+    file.write(_utf8("".join(f"{key} = {value}\n" for key, value in fields.items())))
     file.write(data)
 
 
@@ -142,8 +149,8 @@ def _numbers(values: Iterable[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
 
 
-def _slices(array: np.ndarray) -> Iterator[bytes]:
-    """Yield the bytes of each slice, i fastest, little-endian."""
+def voxel_bytes(array: np.ndarray) -> Iterator[bytes]:
+    """Yield the bytes of each slice of an array [i, j, k] as files hold them: i fastest, little-endian."""
     dtype = array.dtype.newbyteorder("<")
     for k in range(array.shape[2]):
         yield array[:, :, k].astype(dtype).tobytes(order="F")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from VISTA3DCore.evaluation.benchmark.results import BenchmarkReport, Measurement
+from VISTA3DCore.imaging.pictures import png_encoder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from VISTA3DCore.imaging.output import Encoder
 
 # Colour-blind safe (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#222222")
@@ -21,11 +24,12 @@ _DPI = 150
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def report_png(report: BenchmarkReport) -> bytes:
-    """Draw the report.
+def report_encoder(report: BenchmarkReport) -> Encoder:
+    """Return what draws the report as PNG."""
+    return png_encoder(lambda: _figure(report), _DPI)
 
-    :return: a PNG file.
-    """
+
+def _figure(report: BenchmarkReport) -> Figure:
     from matplotlib.figure import Figure
 
     groups = _groups(report)
@@ -35,9 +39,7 @@ def report_png(report: BenchmarkReport) -> bytes:
     colors = {side.name: _COLORS[number % len(_COLORS)] for number, side in enumerate(report.sides)}
     _draw_roof(left, report, colors)
     _draw_bars(right, groups, colors)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
-    return buffer.getvalue()
+    return figure
 
 
 def _groups(report: BenchmarkReport) -> dict[str, list[Measurement]]:
@@ -57,6 +59,8 @@ def _draw_roof(axes: Axes, report: BenchmarkReport, colors: dict[str, str]) -> N
         roof = np.minimum(intensity * bandwidth, rates[threads])
         axes.loglog(intensity, roof, style, color=_TEXT, linewidth=1.4, label=f"{dtype}: {rates[threads]:,.0f} GFLOP/s")
     measures = _draw_points(axes, report, colors)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")  # powers of ten would need formulas, which pictures do without
     axes.set_xlabel("FLOP per byte that must be moved", color=_FAINT, fontsize=9)
     axes.set_ylabel("GFLOP/s", color=_FAINT, fontsize=9)
     axes.set_title(
