@@ -14,6 +14,7 @@ from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.devices import choose_device
+from VISTA3DCore.inference.forking import check_process
 from VISTA3DCore.inference.preprocessing import check_input, preprocess
 from VISTA3DCore.network.backends.selection import Backend, choose_backend
 from VISTA3DCore.network.claims import Claims, read_claims
@@ -72,12 +73,14 @@ class Segmenter:
         :param precision: ``auto``, ``float32``, ``bfloat16``, ``float16``.
         :param claimed_only: offer what the model's file claims; False offers everything that was trained, e.g. to
             validate it.
-        :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there.
+        :raises ModelError: if the model is missing or cannot be used; :raises DeviceError: if the device is not there,
+            or this process was forked from one that had used a network.
         :raises InputError: if there is no such runtime or precision.
         """
         from VISTA3DCore.network.checkpoints import inspect_checkpoint
         from VISTA3DCore.network.store import ModelStore
 
+        check_process()
         progress = Progress.of(progress)
         choice = choose_device(device)
         store = ModelStore()
@@ -101,6 +104,7 @@ class Segmenter:
         precision: str = "float32",
     ) -> Segmenter:
         """Use a network that is already in memory, e.g. in tests or during training."""
+        check_process()
         backend, reason = choose_backend(network, config, choose_device(device).device, runtime, precision)
         return cls(backend, runtime_reason=reason)
 
@@ -165,6 +169,7 @@ class Segmenter:
         """
         from VISTA3DCore.inference.session import Session
 
+        check_process()
         dtypes = [lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
         check_input(volume, self.config)
         grid = preprocess(volume, self.config, Progress.of(progress), self.device)

@@ -20,6 +20,7 @@ from VISTA3DCore.inference.automatic import score_block
 from VISTA3DCore.inference.cleanup import Cleanup
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
+from VISTA3DCore.inference.forking import check_process
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
 from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
 from VISTA3DCore.inference.preprocessing import ModelGrid
@@ -64,13 +65,13 @@ class Session:
     def free_caches(self) -> None:
         """Drop the features and the encoded windows; what needs them computes them anew, with the same result."""
         self._automatic.features.clear()
-        if "_clicking" in self.__dict__:
-            self._clicking.interaction.encoder.clear()
+        if "_first_clicking" in self.__dict__:
+            self._first_clicking.interaction.encoder.clear()
 
     def close(self) -> None:
         """Free the image and the features; the session cannot be used any more."""
         self.free_caches()
-        self.__dict__.pop("_clicking", None)
+        self.__dict__.pop("_first_clicking", None)
         self._grid = ModelGrid(np.zeros((0, 0, 0), dtype=np.float32), self._grid.affine)
         self._automatic = AutomaticRuns(self._segmenter.backend, self._grid, self._affine, self._shape, torch.float32)
         self._closed = True
@@ -259,9 +260,13 @@ class Session:
         ClickRequest((), base).check_base(self._clicking.interaction.grids)
         return self._clicking.suggest_from(self._automatic_answer(structure, progress), base, (), count)
 
-    @cached_property
+    @property
     def _clicking(self) -> Clicking:
         self._require_open()
+        return self._first_clicking
+
+    @cached_property
+    def _first_clicking(self) -> Clicking:
         segmenter = self._segmenter
         cache = click_cache(segmenter.device, self._click_cache_bytes)
         place = self._grid, self._affine, self._shape
@@ -276,3 +281,4 @@ class Session:
     def _require_open(self) -> None:
         if self._closed:
             raise InputError("The session is closed; open the volume again.")
+        check_process()
