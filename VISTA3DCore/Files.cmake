@@ -1,6 +1,7 @@
 # The engine's files in the Slicer extension; Testing/repository/packaged_files.py keeps the lists complete.
 set(CORE_SCRIPTS
   VISTA3DCore/__init__.py
+  VISTA3DCore/account.py
   VISTA3DCore/anatomy/__init__.py
   VISTA3DCore/anatomy/catalogue.py
   VISTA3DCore/anatomy/loading.py
@@ -128,6 +129,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/devices.py
   VISTA3DCore/inference/diagnosis.py
   VISTA3DCore/inference/feature_map.py
+  VISTA3DCore/inference/forking.py
   VISTA3DCore/inference/guidance.py
   VISTA3DCore/inference/interactive.py
   VISTA3DCore/inference/locating.py

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from VISTA3DCore.account import describe_user
+
 if TYPE_CHECKING:
     from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.segmentation import Segmentation
@@ -27,6 +29,8 @@ _EXPORTS = {
     "Session": "VISTA3DCore.inference.session",
     "Volume": "VISTA3DCore.imaging.volume",
 }
+
+describe_user()  # before anything that asks is imported, in whichever process
 
 __all__ = ["Click", "Progress", "Segmentation", "Segmenter", "Session", "Volume", "__version__"]
 

@@ -66,11 +66,16 @@ def _printing() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader has seen enough; the parser ends the program
             raise
-        with suppress(OSError, ValueError):  # what could not be written must not be tried again at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise OutputError(
-            f"Standard output cannot be written ({error.strerror or error}); files that were asked for are complete."
-        ) from error
+        raise unprintable(error) from error
+
+
+def unprintable(error: OSError) -> OutputError:
+    """Return the sentence for what standard output refuses, and see to it that it is not tried again at exit."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OutputError(
+        f"Standard output cannot be written ({error.strerror or error}); files that were asked for are complete."
+    )
 
 
 def print_error(sentence: str) -> None:

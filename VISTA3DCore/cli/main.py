@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +30,8 @@ from VISTA3DCore.cli import (
     train,
 )
 from VISTA3DCore.cli.command import Command
-from VISTA3DCore.cli.console import prepare_streams, print_error, print_text
-from VISTA3DCore.errors import Cancelled, VistaError, runtime_errors
+from VISTA3DCore.cli.console import prepare_streams, print_error, print_text, unprintable
+from VISTA3DCore.errors import Cancelled, OutputError, VistaError, runtime_errors
 
 
 class _Group(TyperGroup):
@@ -41,7 +42,12 @@ class _Group(TyperGroup):
         prepare_streams()
         # About folders that it cannot write; it uses a temporary one then.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except (OSError, OutputError) as error:  # of the parser's own texts; what commands print is caught in invoke
+            refused = unprintable(error) if isinstance(error, OSError) else error
+            print_error(sentence_for(refused))
+            sys.exit(exit_code_for(refused))
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
