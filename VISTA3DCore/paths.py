@@ -32,6 +32,11 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
+def readable(name: str) -> str:
+    """Return a file's name as text; bytes in it that are no UTF-8, which Python carries as surrogates, become ``?``."""
+    return name.encode("utf-8", "replace").decode()
+
+
 def user_data_dir() -> Path:
     """Return the folder for downloaded weights (not created): ``VISTA3D_HOME``, else the platform's convention."""
     if override := os.environ.get("VISTA3D_HOME"):

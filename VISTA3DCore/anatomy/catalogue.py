@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from operator import index as as_index
@@ -214,7 +215,31 @@ class Catalogue:
                 lookup.setdefault(naming.key(synonym), structure)
         return lookup
 
+    def _several(self, text: str) -> list[str]:
+        """Return the names in a text that separates them by anything but commas; nothing if it is not made of names."""
+        if len(pieces := [piece.strip() for piece in re.split(r"[;|/+&]", text) if piece.strip()]) > 1:
+            found = [self._named(piece.split()) for piece in pieces]
+        else:
+            found = [self._named([word for word in text.split() if word.lower() != "and"])]
+        return [name for names in found for name in names] if all(found) and sum(map(len, found)) > 1 else []
+
+    def _named(self, words: list[str]) -> list[str]:
+        """Split words into names, the longest first; return nothing if that fails."""
+        if not words:
+            return []
+        for count in range(len(words), 0, -1):
+            name = " ".join(words[:count])
+            is_index = name.isdecimal() and int(name) in self._by_index
+            known = is_index or naming.key(name) in self._lookup or self._collective(name) is not None
+            rest = self._named(words[count:]) if known else []
+            if known and (rest or count == len(words)):
+                return [name, *rest]
+        return []
+
     def _unknown(self, name: str) -> UnknownStructureError:
+        if several := self._several(name):
+            names = ", ".join(several)
+            return UnknownStructureError(f"There is no structure called '{name}'; separate names by commas: {names}")
         names = [
             (spelling, structure.name)
             for structure in self.structures

@@ -15,6 +15,7 @@ from VISTA3DCore.cli import engine
 from VISTA3DCore.cli.console import print_json, spoken_warnings
 from VISTA3DCore.cli.outputs import Outputs
 from VISTA3DCore.cli.reporting import Reporter
+from VISTA3DCore.paths import readable
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
@@ -333,7 +334,7 @@ def _edited_and_others(
 def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
     positive = sum(click.positive for click in clicks)
     counts = f"{positive} positive, {len(clicks) - positive} negative"
-    return {"clicks": counts, "policy": asked.policy} | ({"base": asked.base.name} if asked.base else {})
+    return {"clicks": counts, "policy": asked.policy} | ({"base": readable(asked.base.name)} if asked.base else {})
 
 
 def _write(

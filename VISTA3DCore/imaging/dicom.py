@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import lps_to_ras
-from VISTA3DCore.imaging.itk import from_sitk, quiet_itk
+from VISTA3DCore.imaging.itk import from_sitk, openable, quiet_itk
 from VISTA3DCore.imaging.volume import Volume
 
 _FEWEST_SLICES = 3
@@ -97,9 +97,10 @@ def _read_header(path: Path) -> _Header | None:
     """Return the header of a DICOM image, None for other DICOM objects (reports, structure sets, directories)."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with openable([path]) as (name,):
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except RuntimeError:
         return None
 
@@ -228,11 +229,10 @@ def _check_tilt(stacking: np.ndarray, normal: np.ndarray, series: _Series) -> No
 
 def _read_pixels(headers: list[_Header], multiframe: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return HU [i, j, k] and, as ITK sees it, the affine to RAS."""
-    paths = [str(header.path) for header in headers]
     # The first slice decides about the type of all; with a rescaling of their own the others may need decimals.
     kind = sitk.sitkFloat32 if len({header.rescale for header in headers}) > 1 else sitk.sitkUnknown
     try:
-        with quiet_itk():
+        with quiet_itk(), openable([header.path for header in headers]) as paths:
             image = sitk.ReadImage(paths[0] if multiframe else paths, outputPixelType=kind, imageIO="GDCMImageIO")
     except RuntimeError as error:
         raise InputError(

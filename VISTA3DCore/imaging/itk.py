@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ import SimpleITK as sitk
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import lps_to_ras
+
+# Types of header whose voxels are in files beside them.
+_DETACHED = (".mhd", ".nhdr")
 
 
 def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -39,8 +44,8 @@ def read_layers(path: Path) -> tuple[list[np.ndarray], np.ndarray, dict[str, str
 
 def _image(path: Path) -> sitk.Image:
     try:
-        with quiet_itk():
-            return sitk.ReadImage(str(path))
+        with quiet_itk(), openable([path]) as (name,):
+            return sitk.ReadImage(name)
     except RuntimeError as error:
         raise InputError(_reason(path, str(error))) from error
 
@@ -75,6 +80,50 @@ def _reason(path: Path, message: str) -> str:
     if "size is zero" in message:
         return f"'{path.name}' has no voxels."
     return f"'{path.name}' cannot be read: it is damaged, or not an image (NIfTI, NRRD, MHA/MHD, DICOM)."
+
+
+@contextlib.contextmanager
+def openable(paths: Sequence[Path]) -> Iterator[list[str]]:
+    """Give names under which ITK finds files, in the same order.
+
+    ITK takes names as UTF-8 alone; a byte that is none, or another encoding of the file system, would end the process.
+    Links in a temporary folder stand for such files.
+
+    :raises InputError: if links cannot be made.
+    """
+    if all(map(_is_utf8, paths)):
+        yield [str(path) for path in paths]
+        return
+    with tempfile.TemporaryDirectory(prefix="vista3d-links-") as folder:
+        try:
+            names = [str(path if _is_utf8(path) else _linked(path, Path(folder))) for path in paths]
+        except OSError as error:
+            raise InputError(f"The path '{paths[0]}' holds a letter that is not UTF-8; rename it.") from error
+        yield names
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        return str(path).encode("utf-8") == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+
+
+def _linked(path: Path, folder: Path) -> Path:
+    """Link a file, with its folder where the name allows that: a header may name other files there."""
+    number = len(os.listdir(folder))  # noqa: PTH208 - of names alone
+    if _is_utf8(Path(path.name)):
+        link, file = folder / str(number), path.name
+        link.symlink_to(path.parent.absolute(), target_is_directory=True)
+        return link / file
+    place = folder / str(number)
+    place.mkdir()
+    if path.suffix.lower() in _DETACHED:
+        for beside in path.absolute().parent.iterdir():
+            (place / beside.name).symlink_to(beside)
+    link = place / f"image{path.suffix}"
+    link.symlink_to(path.absolute())
+    return link
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.paths import expanded
 
 POLARITIES = ("auto", "positive", "negative")
 # A control point takes about 600 bytes; beyond these it is not a list that somebody clicked.
@@ -94,7 +95,7 @@ def read_markups(path: str | PathLike[str]) -> list[MarkupPoint]:
     :raises InputError: if there is no usable point, or the file is damaged, too long, not in millimetres, or of an
         unknown coordinate system.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     text = _text(path)
     json_like = text.lstrip().startswith(("{", "["))
     points = list(_json_points(text, path) if json_like else _fcsv_points(text, path))

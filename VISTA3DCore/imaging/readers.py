@@ -15,6 +15,7 @@ from VISTA3DCore.imaging.dicom import is_dicom, read_series
 from VISTA3DCore.imaging.itk import read_with_itk
 from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
 from VISTA3DCore.imaging.volume import Volume
+from VISTA3DCore.paths import expanded, readable
 
 # The least contrast that a CT of a person shows (fat to muscle is about 150 HU); z-scored images span about 10.
 _LEAST_SPAN = 50.0
@@ -29,19 +30,24 @@ def read_volume(path: str | PathLike[str]) -> Volume:
     :return: the volume in RAS; integer voxels stay integers.
     :raises InputError: if there is nothing readable, with the reason.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise InputError(f"'{path}' does not exist.")
+    path = expanded(path)
+    if not os.path.exists(path):  # noqa: PTH110 - of a name that is too long, Path.exists raises
+        hint = f" It is a pattern; of a DICOM series, give the folder ('{path.parent}')." if _is_pattern(path) else ""
+        raise InputError(f"'{path}' does not exist.{hint}")
     if not os.access(path, os.R_OK):
         raise InputError(f"'{path}' cannot be opened: permission denied.")
     if path.is_dir() or is_dicom(path):
         volume = read_series(path)
     else:
         array, affine = read_nifti(path) if is_nifti(path) else read_with_itk(path)
-        volume = Volume(array, affine, path.name)
+        volume = Volume(array, affine, readable(path.name))
     if min(volume.shape) < 2:
         raise InputError(f"'{path.name}' is a single slice; a volume is needed.")
     return volume
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(sign in path.name for sign in "*?[")
 
 
 def check_ct(volume: Volume) -> list[str]:

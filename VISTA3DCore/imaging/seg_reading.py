@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from VISTA3DCore.imaging.itk import read_layers
 from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
 from VISTA3DCore.imaging.placing import place
 from VISTA3DCore.imaging.volume import Volume, check_affine
+from VISTA3DCore.paths import expanded
 
 _SEGMENT_KEY = re.compile(r"Segment(\d+)_(\w+)")
 _HIGHEST_LABEL = 65535
@@ -84,7 +84,7 @@ class StoredSegmentation:
 
         :raises InputError: if it cannot be read or is not a segmentation.
         """
-        path = Path(path).expanduser()
+        path = expanded(path)
         if not path.is_file():
             raise InputError(f"The segmentation '{path}' does not exist, or is not a file.")
         if is_nifti(path):

@@ -22,7 +22,7 @@ from VISTA3DCore.network.downloads import is_offline, require_network
 from VISTA3DCore.network.model_folder import SUFFIXES, ModelFolder, disk_errors, stamp
 from VISTA3DCore.network.registry import REGISTRY, RegistryEntry
 from VISTA3DCore.network.sidecar import read_sidecar, write_sidecar
-from VISTA3DCore.paths import resource, user_data_dir
+from VISTA3DCore.paths import expanded, resource, user_data_dir
 from VISTA3DCore.progress import Progress
 
 
@@ -51,7 +51,7 @@ class ModelStore:
     """
 
     def __init__(self, home: str | Path | None = None, registry: Mapping[str, RegistryEntry] = REGISTRY) -> None:
-        self.home = Path(home).expanduser() if home is not None else user_data_dir()
+        self.home = expanded(home) if home is not None else user_data_dir()
         self._registry = dict(registry)
 
     def entries(self) -> list[RegistryEntry]:
@@ -110,7 +110,7 @@ class ModelStore:
         """
         if str(name_or_path) in self._registry:
             return self.path(str(name_or_path))
-        path = Path(name_or_path).expanduser()
+        path = expanded(name_or_path)
         if path.is_file():
             return path
         if path.is_dir():
@@ -187,7 +187,7 @@ class ModelStore:
         """
         from VISTA3DCore.network.checkpoints import inspect_checkpoint
 
-        path, progress = Path(path).expanduser(), Progress.of(progress)
+        path, progress = expanded(path), Progress.of(progress)
         config, stored = inspect_checkpoint(path)
         read_claims(path)  # damaged ones are refused now, not at the first use
         brought = read_sidecar(path)
