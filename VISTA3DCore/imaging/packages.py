@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from VISTA3DCore.child_processes import WorkingFolder, child_environment, no_window, python_command
 from VISTA3DCore.errors import InputError, OfflineError, OutputError
+from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.progress import Progress
 
 
@@ -113,7 +114,7 @@ def _extract(package: DataPackage, archive: Path, member: str, folder: Path) -> 
     temporary = folder / f".{name}.{os.getpid()}.part"
     try:
         temporary.write_bytes(content)
-        temporary.replace(folder / name)
+        place(temporary, folder / name)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from VISTA3DCore import __version__
 from VISTA3DCore.errors import ModelError, OfflineError, OutputError
+from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.network.digests import CHUNK, Digest, Hasher, require_hash, require_space
 from VISTA3DCore.network.sidecar import flush_to_disk
 from VISTA3DCore.progress import Progress
@@ -97,7 +98,7 @@ def download(remote: RemoteFile, target: Path, progress: Progress | None = None)
         raise
     with transfer.writing():
         flush_to_disk(transfer.part)
-        transfer.part.replace(target)
+        place(transfer.part, target)
     transfer.discard()
     return digest
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from VISTA3DCore.errors import ModelError, OutputError
+from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.network.registry import RegistryEntry
 from VISTA3DCore.network.sidecar import read_sidecar, replacing, sidecar_path, write_sidecar
 from VISTA3DCore.paths import resource
@@ -75,7 +76,7 @@ class ModelFolder:
     def replace_weights(self, incoming: Path, target: Path, facts: dict[str, Any]) -> None:
         """Put weights in place by rename, with their facts, instead of any earlier ones."""
         with disk_errors(target):
-            incoming.replace(target)
+            place(incoming, target)
             write_sidecar(target, {**facts, "checked": stamp(target)})
             for other in map(self.target, SUFFIXES):
                 if other != target:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from VISTA3DCore.errors import ModelError, OutputError
+from VISTA3DCore.imaging.staging import place
 
 
 def sidecar_path(weights: Path) -> Path:
@@ -59,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush_to_disk(temporary)
-        temporary.replace(path)
+        place(temporary, path)
     except OSError as error:
         raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
     finally:

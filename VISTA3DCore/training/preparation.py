@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 
 from VISTA3DCore.errors import OutputError, VistaError
 from VISTA3DCore.evaluation.data_list import TRAINING, DataItem, DataList
+from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.imaging.writers import encode_nifti, label_dtype
 from VISTA3DCore.inference.segmenter import Segmenter
@@ -71,7 +71,7 @@ def prepare(
         makers = _makers(item, stem, segmenter, supervoxels, reliability or Reliability())
         items.append(_extended(item, makers, made, part))
     sections = {name: those for name, those in data.sections.items() if name != UNLABELLED} | {TRAINING: tuple(items)}
-    _written(made.path, lambda file: file.write_bytes(_encoded(replace(data, sections=sections))))
+    write_files({made.path: lambda file: file.write(_encoded(replace(data, sections=sections)))})
     return made
 
 
@@ -116,7 +116,8 @@ class _Maker:
             raise OutputError(f"'{self._record}' cannot be replaced: {error.strerror}.") from error
         content = self.make(volume, self.path, progress)
         record = {"options": self.options, "image": mark(image), "content": content}
-        _written(self._record, lambda file: file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8"))
+        text = json.dumps(record, indent=1) + "\n"
+        write_files({self._record: lambda file: file.write(text.encode())})
         return content
 
 
@@ -192,21 +193,7 @@ def _about(found: PseudoLabel, segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _save(path: Path, labels: np.ndarray, volume: Volume, about: str) -> None:
-    def write(file: Path) -> None:
-        with file.open("wb") as stream:
-            encode_nifti(stream, labels, volume.affine, True, about)
-
-    _written(path, write)
-
-
-def _written(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that appears complete or not at all."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".vista3d-", dir=path.parent) as staging:
-            write(Path(staging) / path.name)
-            (Path(staging) / path.name).replace(path)
-    except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from error
+    write_files({path: lambda file: encode_nifti(file, labels, volume.affine, True, about)})
 
 
 def _encoded(data: DataList) -> bytes:
