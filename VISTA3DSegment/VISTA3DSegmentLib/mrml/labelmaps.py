@@ -65,14 +65,20 @@ def lattice_of(image: slicer.vtkOrientedImageData) -> np.ndarray:
     return to_array(matrix)
 
 
-def reference_lattice(segmentation_node: slicer.vtkMRMLSegmentationNode) -> np.ndarray | None:
-    """Return the lattice of a segmentation's reference geometry, 4x4; None if it has none."""
+def reference_geometry(segmentation_node: slicer.vtkMRMLSegmentationNode) -> slicer.vtkOrientedImageData | None:
+    """Return a segmentation's reference geometry as a labelmap without voxels; None if it has none."""
     parameter = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     geometry = segmentation_node.GetSegmentation().GetConversionParameter(parameter)
     image = slicer.vtkOrientedImageData()
     if not geometry or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(geometry, image, False):
         return None
-    return lattice_of(image)
+    return image
+
+
+def reference_lattice(segmentation_node: slicer.vtkMRMLSegmentationNode) -> np.ndarray | None:
+    """Return the lattice of a segmentation's reference geometry, 4x4; None if it has none."""
+    geometry = reference_geometry(segmentation_node)
+    return None if geometry is None else lattice_of(geometry)
 
 
 def move_to(image: slicer.vtkOrientedImageData, lattice: np.ndarray, shift: Shape) -> None:
