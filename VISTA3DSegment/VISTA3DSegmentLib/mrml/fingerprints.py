@@ -7,6 +7,7 @@ for each of its indices, modulo 2^64, so a fingerprint can be carried on from a 
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,8 @@ from .boxes import Ranges, box_of, slices
 _WORD = (1 << 64) - 1
 # Voxels that are weighed at once.
 _CHUNK = 1 << 19
+# Planes of a labelmap that are looked at in one step.
+_PLANES = 16
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,53 @@ def _weights(axis: int, start: int, stop: int) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (values ^ (values >> np.uint64(31))).view(np.int64)
+
+
+def label_fingerprints(voxels: np.ndarray) -> Generator[None, None, dict[int, Fingerprint]]:
+    """Return the fingerprint of each label of a labelmap, wherever it is; in steps of some milliseconds.
+
+    A label is fingerprinted from its own first index along each axis, so a mask that was only moved keeps its
+    fingerprint. All labels together take one pass: each row of a label is a run, and weights of runs are differences of
+    sums of weights.
+
+    :param voxels: labels [i, j, k], 0 is background; i runs fastest in memory.
+    """
+    parts = []
+    for k in range(voxels.shape[2]):
+        plane = voxels[:, :, k].T
+        if plane.any():
+            parts.append(_runs(plane, k))
+        if k % _PLANES == _PLANES - 1:
+            yield
+    if not parts:
+        return {}
+    values = np.concatenate([values for values, _places in parts])
+    labels, owners = np.unique(values, return_inverse=True)
+    places = np.concatenate([places for _values, places in parts], axis=1)
+    first = np.full((3, len(labels)), np.iinfo(np.int64).max)
+    for axis, row in enumerate((0, 2, 3)):  # i, j, k
+        np.minimum.at(first[axis], owners, places[row])
+    start, stop = places[:2] - first[0, owners]
+    j, k = places[2:] - first[1:, owners]
+    along_i, along_j, along_k = (_weights(axis, 0, size) for axis, size in enumerate(voxels.shape))
+    sums = np.concatenate([[0], along_i.cumsum()])
+    weights = (sums[stop] - sums[start]) * along_j[j] * along_k[k]
+    counts, totals = np.zeros((2, len(labels)), dtype=np.int64)
+    np.add.at(counts, owners, stop - start)
+    np.add.at(totals, owners, weights)
+    return {
+        int(label): Fingerprint(int(count), int(total) & _WORD)
+        for label, count, total in zip(labels, counts, totals, strict=True)
+    }
+
+
+def _runs(plane: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the runs of equal labels in the rows [j, i] of a plane: their labels, and [start, stop, j, k] of each."""
+    inside, differs = plane != 0, plane[:, 1:] != plane[:, :-1]
+    begins, ends = inside.copy(), inside.copy()
+    begins[:, 1:] &= differs
+    ends[:, :-1] &= differs
+    at = np.flatnonzero(begins)  # several times as fast as nonzero in two dimensions
+    j, start = np.divmod(at, plane.shape[1])
+    stop = np.flatnonzero(ends) - j * plane.shape[1] + 1
+    return plane[j, start], np.stack([start, stop, j, np.full_like(j, k)])

@@ -7,7 +7,6 @@ overlaps others gets a labelmap of its own.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,23 +16,28 @@ import slicer
 
 from VISTA3DCore.anatomy.catalogue import Structure
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.geometry import Region, apply_affine
 
 from ..i18n import tr as _
-from .boxes import NO_BOX, box_of, slices
-from .clicks import TAG as CLICKS_TAG
+from .boxes import NO_BOX, box_of, shape_of, slices
+from .clicks import ClickList, Edit, read_clicks, store_clicks
+from .corrections import RESULT_TAG
 from .labelmaps import (
     array_of,
-    move_to,
+    box_of_image,
+    moved,
     oriented_image,
     reference_lattice,
     resampled,
     shift_between,
     unfilled_image,
 )
+from .layers import Inside, Steps, Stored, box_of_labels, drained, label_type, parts_of, tell, translated
+from .matrices import node_to_world
+from .planning import Plan, bring, plan_for
 from .segments import (
     add_segment,
     describe_segment,
-    find_segments,
     labelmap_name,
     labelmap_of,
     new_segment,
@@ -41,13 +45,22 @@ from .segments import (
     voxels_to_node,
 )
 from .tags import segment_of
-from .volumes import volume_shape
+from .undo import Change, change_of
+from .volumes import ijk_to_world, volume_shape
 
-# What is done between two chances for the window to breathe: some milliseconds.
-_VOXELS_PER_STEP = 1 << 22
-_LABELS = 1 << 16
 
-Steps = Generator[None, None, Any]
+@dataclass
+class Written:
+    """What :func:`write_in_steps` has done.
+
+    :param ids: of the structures' segments, in order; those that were kept are among them.
+    :param kept: the structures whose segments were kept because somebody had corrected them.
+    :param change: what undoes it.
+    """
+
+    ids: list[str]
+    kept: list[Structure]
+    change: Change
 
 
 def write_result(
@@ -57,26 +70,11 @@ def write_result(
     masks: Mapping[int, np.ndarray],
     structures: Sequence[Structure],
     provenance: Mapping[str, str],
+    **options: Any,
 ) -> list[str]:
-    """Write structures into a segmentation; return the ids of their segments, in order.
-
-    A segment that is there already (see :func:`VISTA3DSegmentLib.mrml.segments.find_segment`) gets the new voxels and
-    keeps its id, name and color, but not its clicks; all other segments are untouched. A structure without voxels
-    becomes an empty segment, see :func:`empty_segments`. Observers of the node hear of everything at once.
-
-    :param labels: uint16 [i, j, k] on the volume's grid, value = index of a structure.
-    :param masks: bool [i, j, k] of the structures that overlap others, by index.
-    :param provenance: stored with each segment.
-    :raises InputError: if it cannot be written; then nothing has changed.
-    """
-    ids: list[str] = []
-
-    def steps() -> Steps:
-        ids.extend((yield from write_in_steps(segmentation_node, volume_node, labels, masks, structures, provenance)))
-
-    for _step in steps():
-        pass
-    return ids
+    """Do all steps of :func:`write_in_steps` at once; return the ids of the segments, in order."""
+    arguments = segmentation_node, volume_node, labels, masks, structures, provenance
+    return drained(write_in_steps(*arguments, **options)).ids
 
 
 def write_in_steps(
@@ -86,27 +84,39 @@ def write_in_steps(
     masks: Mapping[int, np.ndarray],
     structures: Sequence[Structure],
     provenance: Mapping[str, str],
-) -> Generator[None, None, list[str]]:
-    """Do what :func:`write_result` does in steps of some milliseconds; the last one writes and returns the ids.
+    *,
+    region: Region | None = None,
+    keep_corrected: bool = False,
+) -> Generator[None, None, Written]:
+    """Write structures into a segmentation in steps of some milliseconds; only the last one changes anything.
 
+    A segment that is there already (see :func:`VISTA3DSegmentLib.mrml.segments.find_segment`) gets the new voxels and
+    keeps its id, name and color, but not its clicks; all other segments are untouched. A structure without voxels
+    becomes an empty segment, see :func:`empty_segments`. Observers of the node hear of everything at once.
+
+    :param labels: uint16 [i, j, k] on the volume's grid, value = index of a structure.
+    :param masks: bool [i, j, k] of the structures that overlap others, by index.
+    :param provenance: stored with each segment.
+    :param region: what was segmented, world RAS mm: outside of it segments keep their voxels and clicks.
+    :param keep_corrected: leave segments alone that have clicks or were edited, see
+        :func:`VISTA3DSegmentLib.mrml.corrections.corrected_segments`.
     :raises InputError: at the first step if it cannot be written, or in the last one if the nodes have changed since.
     """
     _check(segmentation_node, volume_node, labels, masks)
-    lattice = voxels_to_node(volume_node, segmentation_node)
-    shared_structures = [one for one in structures if one.index not in masks]
-    shared = yield from _label_image(labels, [one.index for one in shared_structures], lattice)
-    stored = {one.index: _Stored(shared, one.index) for one in shared_structures}
-    for one in structures:
-        if one.index in masks:
-            yield
-            image = _mask_image(masks[one.index], lattice)
-            stored[one.index] = _Stored(shared, one.index) if image is None else _Stored(image, 1)
-    yield
+    lattice, shape = voxels_to_node(volume_node, segmentation_node), volume_shape(volume_node)
+    stored = yield from _stored(labels, masks, structures, lattice)
+    reference = _lattice_in_use(segmentation_node)
+    target = lattice if reference is None else reference
+    bring(stored, lattice, target, shape)
+    inside = None if region is None else (yield from _inside(region, volume_node, lattice, target))
+    plan = yield from plan_for(segmentation_node, structures, stored, target, inside, keep_corrected)
     _check(segmentation_node, volume_node, labels, masks)
     if not np.array_equal(lattice, voxels_to_node(volume_node, segmentation_node)):
         raise InputError(_("The volume or the segmentation was moved while the result was written; start again."))
-    _bring_to_reference(segmentation_node, volume_node, lattice, stored)
-    return _put(segmentation_node, structures, stored, provenance)
+    if _lattice_in_use(segmentation_node) is None:
+        segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
+    plan.bring(target, reference_lattice(segmentation_node), shape)
+    return _put(segmentation_node, structures, plan, provenance, region)
 
 
 def empty_segments(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_ids: Iterable[str]) -> list[str]:
@@ -118,14 +128,6 @@ def empty_segments(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id
     images = {id(image): image for image, _label in stored.values()}
     present = {key: _labels_in(image) for key, image in images.items()}
     return [one for one, (image, label) in stored.items() if label not in present[id(image)]]
-
-
-@dataclass
-class _Stored:
-    """Where the voxels of a structure are."""
-
-    image: slicer.vtkOrientedImageData
-    label: int
 
 
 def _check(
@@ -142,41 +144,34 @@ def _check(
     require_labelmaps(segmentation_node)
 
 
+def _stored(
+    labels: np.ndarray, masks: Mapping[int, np.ndarray], structures: Sequence[Structure], lattice: np.ndarray
+) -> Steps:
+    """Return labelmaps of the structures on a volume's lattice, by index."""
+    shared_structures = [one for one in structures if one.index not in masks]
+    shared = yield from _label_image(labels, [one.index for one in shared_structures], lattice)
+    stored = {one.index: Stored(shared, one.index) for one in shared_structures}
+    for one in structures:
+        if one.index in masks:
+            yield
+            image = _mask_image(masks[one.index], lattice)
+            stored[one.index] = Stored(shared, one.index) if image is None else Stored(image, 1)
+    return stored
+
+
 def _label_image(labels: np.ndarray, indices: Sequence[int], lattice: np.ndarray) -> Steps:
     """Return a labelmap of the smallest box that holds the structures with some indices; an empty one for none."""
-    wanted = np.zeros(_LABELS, dtype=bool)
-    wanted[list(indices)] = True
-    box = yield from _box_of_labels(labels, wanted)
+    box = yield from box_of_labels(labels, indices)
     if box == NO_BOX:
         return slicer.vtkOrientedImageData()
-    table = np.where(wanted, np.arange(_LABELS), 0).astype(np.uint8 if max(indices) < 256 else np.uint16)
-    image = unfilled_image(box, lattice, table.dtype)
+    kept = {index: index for index in indices}
+    image = unfilled_image(box, lattice, label_type(indices))
     inner, voxels = labels[slices(box)], array_of(image)[0]
-    for planes in _parts(inner.shape):
+    for planes in parts_of(inner.shape):
         for k in planes:
-            voxels[:, :, k].T[...] = table.take(inner[:, :, k].T)  # i runs fastest in memory
+            voxels[:, :, k].T[...] = translated(inner[:, :, k].T, kept)  # i runs fastest in memory
         yield
     return image
-
-
-def _box_of_labels(labels: np.ndarray, wanted: np.ndarray) -> Steps:
-    """Return the smallest box that holds all voxels with wanted labels."""
-    along = [np.zeros(size, dtype=bool) for size in labels.shape]
-    for planes in _parts(labels.shape):
-        for k in planes:
-            hits = wanted.take(labels[:, :, k].T)
-            along[0] |= hits.any(axis=0)
-            along[1] |= (rows := hits.any(axis=1))
-            along[2][k] = rows.any()
-        yield
-    found = [np.flatnonzero(axis) for axis in along]
-    return tuple((int(axis[0]), int(axis[-1]) + 1) for axis in found) if len(found[0]) else NO_BOX
-
-
-def _parts(shape: tuple[int, ...]) -> Iterable[range]:
-    """Cut the planes of a volume into ranges that take some milliseconds each."""
-    size = max(1, _VOXELS_PER_STEP // max(1, shape[0] * shape[1]))
-    return (range(start, min(start + size, shape[2])) for start in range(0, shape[2], size))
 
 
 def _mask_image(mask: np.ndarray, lattice: np.ndarray) -> slicer.vtkOrientedImageData | None:
@@ -185,79 +180,94 @@ def _mask_image(mask: np.ndarray, lattice: np.ndarray) -> slicer.vtkOrientedImag
     return None if box is None else oriented_image(mask[slices(box)], lattice, tuple(start for start, _ in box))
 
 
-def _bring_to_reference(
-    segmentation_node: slicer.vtkMRMLSegmentationNode,
-    volume_node: slicer.vtkMRMLScalarVolumeNode,
-    lattice: np.ndarray,
-    stored: Mapping[int, _Stored],
-) -> None:
-    """Move or resample labelmaps from a volume's lattice to the segmentation's, on which Slicer's tools edit."""
-    target = reference_lattice(segmentation_node)
-    if target is None or not segmentation_node.GetSegmentation().GetNumberOfSegments():
-        segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
-        target = reference_lattice(segmentation_node)
-    shift = shift_between(lattice, target, tuple((0, size) for size in volume_shape(volume_node)))
-    images = {id(one.image): one.image for one in stored.values()}
-    for image in images.values():
-        if shift is None:
-            image.ShallowCopy(resampled(image, target))
-        elif not image.IsEmpty():
-            move_to(image, target, shift)
+def _lattice_in_use(segmentation_node: slicer.vtkMRMLSegmentationNode) -> np.ndarray | None:
+    """Return the lattice on which Slicer's tools edit; None where an empty segmentation takes that of the volume."""
+    empty = not segmentation_node.GetSegmentation().GetNumberOfSegments()
+    return None if empty else reference_lattice(segmentation_node)
+
+
+def _inside(
+    region: Region, volume_node: slicer.vtkMRMLScalarVolumeNode, lattice: np.ndarray, target: np.ndarray
+) -> Steps:
+    """Return the voxels that a region touches, on the lattice that segments are on.
+
+    The engine's box of a volume's voxels has corners beyond the region where the volume is oblique: they are left out.
+    """
+    shape, affine = volume_shape(volume_node), ijk_to_world(volume_node)
+    box = tuple((part.start, part.stop) for part in region.voxel_box(affine, shape))
+    mask, half = np.ones(shape_of(box), dtype=bool, order="F"), np.abs(affine[:3, :3]).sum(axis=1) / 2
+    along = [np.outer(affine[:3, axis], np.arange(*ends)) for axis, ends in enumerate(box)]
+    for planes in parts_of(mask.shape):
+        for k in planes:
+            for row in range(3):
+                places = along[0][row][:, None] + along[1][row] + (along[2][row, k] + affine[row, 3])
+                low, high = region.minimum[row] - half[row], region.maximum[row] + half[row]
+                mask[:, :, k] &= (places >= low) & (places <= high)
+        yield
+    shift = shift_between(lattice, target, tuple((0, size) for size in shape))
+    if shift is not None:
+        return Inside(moved(box, shift), mask)
+    image = resampled(oriented_image(mask, lattice, tuple(start for start, _ in box)), target)
+    return Inside(box_of_image(image), array_of(image)[0] != 0)
 
 
 def _put(
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     structures: Sequence[Structure],
-    stored: Mapping[int, _Stored],
+    plan: Plan,
     provenance: Mapping[str, str],
-) -> list[str]:
+    region: Region | None,
+) -> Written:
     """Make or replace the segments, seen from outside in one step."""
-    found = find_segments(segmentation_node, structures)
-    was_modifying = segmentation_node.StartModify()
+    was_modifying, ids = segmentation_node.StartModify(), dict(plan.kept)
+    change = change_of(segmentation_node, plan.replaced.values())
     try:
-        _erase(segmentation_node, list(found.values()))
-        ids = []
-        for structure in structures:
-            segment_id = found.get(structure.index)
+        for structure in (one for one in structures if one.index not in plan.kept):
+            segment_id = plan.replaced.get(structure.index)
             segment = new_segment(structure) if segment_id is None else segment_of(segmentation_node, segment_id)
             describe_segment(segment, structure, provenance)
-            segment.RemoveTag(CLICKS_TAG)  # they were on what is replaced
-            segment.SetLabelValue(stored[structure.index].label)
-            segment.AddRepresentation(labelmap_name(), stored[structure.index].image)
-            ids.append(segment_id or add_segment(segmentation_node, segment, structure))
-        _tell(segmentation_node, list(found.values()))
+            _tag(segment, structure, plan)
+            if segment_id is None:
+                segment_id = add_segment(segmentation_node, segment, structure)
+                change.added.append(segment_id)
+            else:
+                _drop_clicks(segmentation_node, segment_id, region)
+            ids[structure.index] = segment_id
+        tell(segmentation_node, list(plan.replaced.values()))
+        change.note_written({ids[one.index]: plan.prints[one.index] for one in structures if one.index in plan.prints})
+    except InputError:
+        change.undo()
+        raise
     finally:
         segmentation_node.EndModify(was_modifying)
-    return ids
+    return Written(
+        [ids[one.index] for one in structures], [one for one in structures if one.index in plan.kept], change
+    )
 
 
-def _erase(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str]) -> None:
-    """Remove segments from labelmaps that they share with others, which stay as they are."""
-    labels: dict[int, list[int]] = defaultdict(list)
-    images = {}
-    for segment_id in segment_ids:
-        image, label = labelmap_of(segmentation_node, segment_id)
-        images[id(image)] = image
-        labels[id(image)].append(label)
-    for key, image in images.items():
-        sharing = segmentation_node.GetSegmentation().GetSegmentIDsForDataObject(image, labelmap_name())
-        if set(sharing) <= set(segment_ids) or image.IsEmpty():
-            continue
-        voxels, _start = array_of(image)
-        for k in range(voxels.shape[2]):
-            plane = voxels[:, :, k].T
-            plane[plane == labels[key][0] if len(labels[key]) == 1 else np.isin(plane, labels[key])] = 0
-        # Not image.Modified(): Slicer would throw away the surfaces of all segments.
-        image.GetPointData().GetScalars().Modified()
+def _tag(segment: slicer.vtkSegment, structure: Structure, plan: Plan) -> None:
+    """Give a segment its voxels, and the mark by which corrections are known later."""
+    stored = plan.stored[structure.index]
+    segment.SetLabelValue(stored.label)
+    segment.AddRepresentation(labelmap_name(), stored.image)
+    if structure.index in plan.mixed:
+        segment.RemoveTag(RESULT_TAG)
+    else:
+        segment.SetTag(RESULT_TAG, str(plan.prints[structure.index]))
 
 
-def _tell(segmentation_node: slicer.vtkMRMLSegmentationNode, replaced: Sequence[str]) -> None:
-    """Make surfaces of replaced segments anew, where there are any, and tell views and undo of new voxels."""
-    if replaced:
-        slicer.vtkSlicerSegmentationsModuleLogic.ReconvertAllRepresentations(segmentation_node, list(replaced))
-    segmentation = segmentation_node.GetSegmentation()
-    segmentation.InvokeEvent(segmentation.SourceRepresentationModified)
-    segmentation.InvokeEvent(segmentation.RepresentationModified)
+def _drop_clicks(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, region: Region | None) -> None:
+    """Forget the clicks on what was replaced."""
+    try:
+        clicks = ClickList() if region is None else read_clicks(segmentation_node, segment_id)
+    except InputError:  # damaged: nothing of them can be used
+        clicks = ClickList()
+    if clicks:
+        places = apply_affine(node_to_world(segmentation_node), [one.position for one in clicks.clicks])
+        inside = np.all((places >= region.minimum) & (places <= region.maximum), axis=1)
+        dropped = tuple((one, None) for one, drop in zip(clicks.clicks, inside, strict=True) if drop)
+        clicks = clicks.apply(Edit(dropped))
+    store_clicks(segmentation_node, segment_id, clicks)
 
 
 def _labels_in(image: slicer.vtkOrientedImageData) -> frozenset[int]:
