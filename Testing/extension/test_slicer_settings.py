@@ -52,6 +52,18 @@ def test_cleanup_belongs_to_a_model_and_follows_its_default_until_it_is_chosen()
     assert Settings(store).cleanup("vista3d-ct", True)
 
 
+def test_the_answer_about_corrected_segments_is_remembered() -> None:
+    store = MemoryStore()
+    settings = Settings(store)
+    assert settings.keep_corrected is None
+    heard = Heard(settings)
+    for answer in (True, False):
+        settings.keep_corrected = answer
+        assert Settings(store).keep_corrected is answer
+    assert heard.all("changed") == [("keep_corrected",)] * 2
+    assert Settings(MemoryStore({"keep_corrected": "yes"})).keep_corrected is None
+
+
 def test_favorites_and_recent_structures_belong_to_a_label_set() -> None:
     settings = Settings(MemoryStore())
     settings.set_favorite("vista3d-ct", 3, True)

@@ -131,7 +131,7 @@ def test_structures_that_are_not_there_are_told(tiny: Running, tiny_model: Path)
     region = (*(12.0 * np.array([i, j, k])).tolist(), *(12.0 * np.array([i, j, k])).tolist())
     _segmentation, ids, notes = tiny.segment(structures=(LIVER, 14), region=tuple(np.add(region, [-1] * 3 + [1] * 3)))
     assert len(ids) == 2
-    assert notes[0].startswith("Not found in the volume: Liver")
+    assert notes[0].startswith("Not found in the region: Liver")
 
 
 def test_an_existing_segmentation_is_updated_in_place(tiny: Running) -> None:

@@ -14,23 +14,25 @@ import vtk
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
 from VISTA3DCore.errors import InputError, OutputError, VistaError
+from VISTA3DCore.imaging.geometry import to_region
 from VISTA3DCore.worker.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
 
 from ..i18n import tr as _
-from ..mrml.results import write_in_steps
+from ..mrml.results import Written, write_in_steps
 from ..mrml.segments import create_segmentation
-from ..mrml.volumes import content_key, why_unusable
+from ..mrml.volumes import content_key
 from .estimates import Forecast
+from .last_run import LastRun
 from .preview import Preview
-from .regions import Corners, within
+from .run_request import RunRequest
 from .signals import Signal
 from .stepping import Stepping
+from .wording import MOST_NAMED, names_of
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.client import ProgressEvent
     from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
 
-    from ..mrml.clicks import Position
     from .engine import Engine, Pending
     from .settings import Settings
     from .volumes import OpenedVolumes
@@ -42,44 +44,8 @@ Value = TypeVar("Value")
 _OPENING, _WRITING = 0.15, 0.97
 # Longer runs show what is known in the meantime; for shorter ones that would be flicker.
 _LONG_S = 10.0
-# So many planes are looked at in a step, and so many missing structures are named.
-_PLANES, _NAMED = 16, 6
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """What the user asked for.
-
-    :param structures: indices of the catalogue, names or groups.
-    :param model: a name, or the path of a weights file.
-    :param preset: ``bundle`` or ``paper``, see the engine.
-    :param restoration: ``nearest`` or ``smooth``, see the engine.
-    :param cleanup: whether specks are removed; None: as is the default of the model.
-    :param region: minimum R A S and maximum R A S in world mm; None for the whole volume.
-    :param segmentation: where the segments go; None: a new one is made when the result is there.
-    :param looking_at: where the user looks, world RAS mm; a long run shows this place first.
-    """
-
-    volume: slicer.vtkMRMLScalarVolumeNode | None
-    structures: tuple[int | str, ...]
-    model: str
-    device: str = "auto"
-    preset: str = "bundle"
-    restoration: str = "nearest"
-    cleanup: bool | None = None
-    region: Corners | None = None
-    segmentation: slicer.vtkMRMLSegmentationNode | None = None
-    looking_at: Position | None = None
-
-    def problem(self) -> str | None:
-        """Return a sentence that says why this cannot be done, or None."""
-        if sentence := why_unusable(self.volume):
-            return sentence
-        if not self.structures:
-            return _("Choose at least one structure.")
-        if not self.model:
-            return _("Choose a model; Setup has those that can be had.")
-        return None if self.region is None else _problem_of_region(self.region, self.volume)
+# So many planes are looked at in a step.
+_PLANES = 16
 
 
 @dataclass(eq=False)
@@ -110,6 +76,8 @@ class AutomaticRun:
     Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; ``writing(segmentation node)``
     before an existing segmentation is changed, so that its state can be kept for undo; then exactly one of
     ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``.
+
+    :ivar last_run: undoes the run that was finished last.
     """
 
     def __init__(
@@ -124,6 +92,7 @@ class AutomaticRun:
         self.finished, self.failed, self.cancelled = Signal(), Signal(), Signal()
         self._engine, self._volumes, self._scene = engine, volumes, scene
         self._subject_hierarchy, self._forecast = subject_hierarchy, Forecast(engine, volumes, settings)
+        self.last_run = LastRun(scene, engine.call_later, self.writing)
         self._run: _Run | None = None
         self._observers: list[int] = []
 
@@ -159,6 +128,7 @@ class AutomaticRun:
     def close(self) -> None:
         """Stop without a signal, e.g. because the application ends."""
         self._drop()
+        self.last_run.forget()
 
     def estimate(self, request: RunRequest) -> str | None:
         """Return how long a run would take, in words; None if nothing can be said, or nothing is asked for."""
@@ -217,10 +187,12 @@ class AutomaticRun:
         steps = _failing_in_words(self._written(run, catalogue(opened.label_set), opened.notes, result, *arrays))
         run.pending = Stepping(steps, self._engine.call_later, self._on_written, self._on_error)
 
-    def _on_written(self, written: tuple[list[str], list[str]]) -> None:
-        node, self._run.made = self._run.made or self._run.request.segmentation, None
+    def _on_written(self, done: tuple[Written, list[str]]) -> None:
+        (written, notes), change = done, done[0].change
+        change.made_node, self._run.made = self._run.made is not None, None
         self._drop()
-        self.finished(node, *written)
+        self.last_run.keep(change)
+        self.finished(change.segmentation_node, written.ids, notes)
 
     def _on_error(self, error: VistaError) -> None:
         request = self._run.request
@@ -236,8 +208,8 @@ class AutomaticRun:
         result: SegmentResult,
         labels: np.ndarray,
         masks: Mapping[int, np.ndarray],
-    ) -> Generator[None, None, tuple[list[str], list[str]]]:
-        """Write a result in steps; return the ids of the segments and what people should know.
+    ) -> Generator[None, None, tuple[Written, list[str]]]:
+        """Write a result in steps; return what was written and what people should know.
 
         :raises VistaError: if it cannot be written; then nothing of it is in the scene.
         """
@@ -250,8 +222,14 @@ class AutomaticRun:
             )
         else:
             self.writing(node)
-        ids = yield from write_in_steps(node, request.volume, labels, masks, structures, result.provenance)
-        return ids, [*notes, *result.notes, *_not_found([one for one in structures if one.index not in present])]
+        written = yield from write_in_steps(
+            *(node, request.volume, labels, masks, structures, result.provenance),
+            region=to_region(request.region),
+            keep_corrected=request.keep_corrected,
+        )
+        missing = [one for one in structures if one.index not in present and one not in written.kept]
+        said = [*_kept(written.kept), *_not_found(missing, request.region is not None)]
+        return written, [*notes, *result.notes, *said]
 
     # Endings
 
@@ -310,14 +288,6 @@ def _names(request: RunRequest) -> tuple[str, str]:
     return request.volume.GetName() or "", "" if segmentation is None else segmentation.GetName() or ""
 
 
-def _problem_of_region(region: Corners, volume_node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
-    try:
-        within(region, volume_node, _("The region lies outside the volume; move it."))
-    except InputError as error:
-        return str(error)
-    return None
-
-
 def _failing_in_words(steps: Generator[None, None, Value]) -> Generator[None, None, Value]:
     """:raises OutputError: instead of what is no error for people."""
     try:
@@ -340,13 +310,21 @@ def _present(labels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Generator[N
     return frozenset(np.flatnonzero(seen).tolist()) | {index for index, mask in masks.items() if mask.any()}
 
 
-def _not_found(missing: Sequence[Structure]) -> list[str]:
+def _kept(structures: Sequence[Structure]) -> list[str]:
+    """Return a sentence about segments that were left alone, if there are any."""
+    if not structures:
+        return []
+    return [_("Kept as you corrected them: {names}.").format(names=names_of(structures))]
+
+
+def _not_found(missing: Sequence[Structure], in_region: bool) -> list[str]:
     """Return a sentence about structures without voxels, if there are any."""
     if not missing:
         return []
-    if len(missing) > _NAMED:
+    if in_region:
+        return [_("Not found in the region: {names}.").format(names=names_of(missing))]
+    if len(missing) > MOST_NAMED:
         return [
             _("{count} structures were not found in the volume; their segments are empty.").format(count=len(missing))
         ]
-    names = ", ".join(structure.display_name for structure in missing)
-    return [_("Not found in the volume: {names}.").format(names=names)]
+    return [_("Not found in the volume: {names}.").format(names=names_of(missing))]

@@ -89,6 +89,16 @@ class Settings:
         self._set(f"cleanup/{model}", bool(value))
 
     @property
+    def keep_corrected(self) -> bool | None:
+        """Whether a run leaves segments alone that somebody has corrected; None: the user was not asked yet."""
+        value = self._store.get("keep_corrected")
+        return value if isinstance(value, bool) else None
+
+    @keep_corrected.setter
+    def keep_corrected(self, value: bool) -> None:
+        self._set("keep_corrected", bool(value))
+
+    @property
     def worker_python(self) -> str | None:
         """The interpreter that runs the engine instead of Slicer's, or None."""
         return self._text("worker_python") or None

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine's sentences in the words of the panel: where they name a command to type, this names a button."""
+"""Sentences for the panel: lists of structures, and the engine's words with buttons in the place of commands."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from VISTA3DCore.anatomy.catalogue import Structure
 from VISTA3DCore.errors import VistaError
 
 from ..i18n import tr as _
+
+#: So many structures are named in a sentence.
+MOST_NAMED = 6
 
 
 def for_panel(sentence: str) -> str:
@@ -21,6 +26,13 @@ def shown(error: VistaError) -> VistaError:
     """Return an error in the words of the panel."""
     sentence = for_panel(str(error))
     return error if sentence == str(error) else type(error)(sentence)
+
+
+def names_of(structures: Sequence[Structure]) -> str:
+    """Return the names of structures as a sentence has them; of many only the first ones, and how many more."""
+    names = ", ".join(structure.display_name for structure in structures[:MOST_NAMED])
+    more = len(structures) - MOST_NAMED
+    return names if more <= 0 else _("{names} and {count} more").format(names=names, count=more)
 
 
 def _buttons() -> dict[str, str]:
