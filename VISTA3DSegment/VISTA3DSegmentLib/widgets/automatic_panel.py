@@ -19,6 +19,7 @@ from .chosen_label import ChosenLabel
 from .message import MessageBar
 from .region_row import RegionRow
 from .run_controls import RunControls
+from .run_questions import RunQuestions
 from .structure_selector import StructureSelector
 from .ui import check, chosen, fill, load, short_title, show_row
 
@@ -54,6 +55,7 @@ class AutomaticPanel:
         self._setup_problem: str | None = None
         self._models: dict[str, ModelDetails] = {}
         self.message = MessageBar(on_link)
+        self.questions = RunQuestions(self.widget, choice, settings, self.message)
         self.widget.layout().addWidget(self.message.widget)
         self._fill()
         self.selector = StructureSelector(self.ui.structuresSelector, choice, self.choose_in_view)
@@ -76,6 +78,7 @@ class AutomaticPanel:
         fill(self.ui.qualitySelector, qualities.items(), self._settings.quality)
         fill(self.ui.deviceSelector, devices, self._settings.device)
         fill(self.ui.modelSelector, [("", _("Looking for models…"))])
+        check(self.ui.keepBox, self._settings.keep_corrected is not False)
 
     def _connect(self) -> None:
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
@@ -83,6 +86,8 @@ class AutomaticPanel:
         for selector in (self.ui.deviceSelector, self.ui.qualitySelector, self.ui.modelSelector):
             selector.connect("currentIndexChanged(int)", lambda _index: self._on_chosen())
         self.ui.cleanupBox.connect("toggled(bool)", self._on_cleanup)
+        self.ui.keepBox.connect("toggled(bool)", self._on_keep)
+        self._settings.changed.connect(self._on_setting)
         self.choice.changed.connect(self._show_structures)
         self.run.started.connect(self._on_started)
         self.run.failed.connect(self._on_failed)
@@ -92,6 +97,7 @@ class AutomaticPanel:
         """Leave nothing behind; a run goes on."""
         self._timer.stop()
         self.choice.changed.disconnect(self._show_structures)
+        self._settings.changed.disconnect(self._on_setting)
         self.run.started.disconnect(self._on_started)
         self.run.failed.disconnect(self._on_failed)
         self.run.cancelled.disconnect(self._on_cancelled)
@@ -161,6 +167,7 @@ class AutomaticPanel:
             cleanup=self.ui.cleanupBox.checked,
             region=None if self.volume is None else self.region.region(self.volume),
             segmentation=self.ui.segmentationSelector.currentNode(),
+            keep_corrected=self.ui.keepBox.checked,
             looking_at=center_of(self.region.slice_nodes()),
         )
 
@@ -172,7 +179,7 @@ class AutomaticPanel:
             self.message.show(str(error))
             return
         self.message.clear()
-        self.run.start(request)
+        self.questions.ask(request, self.run.start)
 
     def problem(self) -> str | None:
         """Return what is still to be chosen or installed before anything can be started, in a sentence, or None."""
@@ -240,6 +247,13 @@ class AutomaticPanel:
 
     def _on_cleanup(self, wanted: bool) -> None:
         self._settings.set_cleanup(self.model, wanted)
+
+    def _on_keep(self, wanted: bool) -> None:
+        self._settings.keep_corrected = wanted
+
+    def _on_setting(self, name: str) -> None:
+        if name == "keep_corrected":
+            check(self.ui.keepBox, self._settings.keep_corrected is not False)
 
     def _show_cleanup(self) -> None:
         """Show what was chosen for this model, else its default."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 
 import qt
@@ -17,16 +17,31 @@ def ask(parent: qt.QWidget, title: str, question: str, agree: str, on_agreed: Ca
 
     :param agree: the text of the button that agrees.
     """
+    return ask_which(parent, title, question, [(agree, on_agreed)])
+
+
+def ask_which(
+    parent: qt.QWidget, title: str, question: str, answers: Sequence[tuple[str, Callable[[], None]]]
+) -> qt.QMessageBox:
+    """Ask a question, and call the function of the answer; *Cancel* calls none.
+
+    :param answers: texts of the buttons, the safe one first, and what each of them does.
+    """
     dialog = qt.QMessageBox(parent)
     dialog.setAttribute(qt.Qt.WA_DeleteOnClose)
     dialog.setIcon(qt.QMessageBox.Question)
     dialog.windowTitle = title
+    dialog.setTextFormat(qt.Qt.PlainText)  # names are given by the user
     dialog.setText(question)
-    agreeing = dialog.addButton(agree, qt.QMessageBox.AcceptRole)
+    for text, function in answers:
+        _call_on_click(dialog.addButton(text, qt.QMessageBox.AcceptRole), function)
     dialog.addButton(qt.QMessageBox.Cancel)
-    agreeing.connect("clicked(bool)", lambda _checked: on_agreed())
     dialog.open()
     return dialog
+
+
+def _call_on_click(button: qt.QPushButton, function: Callable[[], None]) -> None:
+    button.connect("clicked(bool)", lambda _checked: function())
 
 
 def ask_licence(parent: qt.QWidget, title: str, text: str, address: str, on_agreed: Callable[[], None]) -> qt.QDialog:

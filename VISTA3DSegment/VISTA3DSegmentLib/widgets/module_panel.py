@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from ..logic.setup import READY
 from ..logic.structures import StructureChoice
+from ..mrml.belonging import belongs, segmentation_for
 from .automatic_panel import AutomaticPanel
 from .refine_panel import RefinePanel
 from .results_panel import ResultsPanel
@@ -40,12 +41,13 @@ class ModulePanel:
         self.widget, self.ui = load("VISTA3DSegment")
         self._services, self._scene = services, scene
         self._parameters: PanelParameters | None = None
+        self._volume: slicer.vtkMRMLScalarVolumeNode | None = None
         self._gui_tag: int | None = None
         self._observation: int | None = None
         self._entered = self._advised = False
         self.choice = StructureChoice(services.settings)
         self.automatic = AutomaticPanel(services.automatic, self.choice, services.settings, self._on_link)
-        self.refine, self.results = RefinePanel(), ResultsPanel()
+        self.refine, self.results = RefinePanel(), ResultsPanel(services.automatic)
         self.setup = SetupPanel(services.setup, services.models, services.doctor, services.settings)
         self._arrange()
         self._connect()
@@ -76,6 +78,7 @@ class ModulePanel:
         self._listeners = [
             (self._services.automatic.writing, self.refine.keep_for_undo),
             (self._services.automatic.finished, self._on_finished),
+            (self._services.automatic.last_run.undone, self._on_undone),
             (self._services.engine.reported, self._on_reported),
             (self._services.engine.noticed, self._on_noticed),
             (self._services.engine.state_changed, self._on_engine_state),
@@ -94,7 +97,7 @@ class ModulePanel:
         self.set_parameters(None)
         for signal, listener in self._listeners:
             signal.disconnect(listener)
-        for part in (self.automatic, self.refine, self.setup):
+        for part in (self.automatic, self.refine, self.results, self.setup):
             part.cleanup()
         self.automatic.set_scene(None)
 
@@ -145,7 +148,9 @@ class ModulePanel:
         if parameters is None:
             return
         self._parameters = parameters
+        self._volume = parameters.volume  # what a scene was saved with stays chosen
         self._choose_volume()
+        self._choose_segmentation()
         self._show_parameters()
         self._gui_tag = parameters.connectGui(self.automatic.ui)
         self._observation = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
@@ -167,8 +172,17 @@ class ModulePanel:
 
     def _on_parameters(self, _caller: Any, _event: Any) -> None:
         """Somebody, perhaps a script, has changed the choices."""
+        self._choose_segmentation()
         self._show_parameters()
         self.automatic.refresh()
+
+    def _choose_segmentation(self) -> None:
+        """Choose the segmentation that belongs to the volume, if another one was chosen, else a new one."""
+        volume, former = self._parameters.volume, self._volume
+        if volume is None or volume is former:
+            return
+        self._volume = volume
+        self._parameters.segmentation = segmentation_for(volume, self._parameters.segmentation)
 
     def _show_parameters(self) -> None:
         self.choice.check_only(list(self._parameters.structures))
@@ -190,11 +204,19 @@ class ModulePanel:
     def _on_finished(
         self, segmentation: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str], notes: Sequence[str]
     ) -> None:
-        if self._parameters is not None:
+        # Another volume may have been chosen meanwhile, with a segmentation of its own.
+        if self._parameters is not None and belongs(segmentation, self._parameters.volume):
             self._parameters.segmentation = segmentation
         self._show_result()
         self.results.report(segment_ids, notes)
         self.ui.resultsSection.collapsed = False
+        self.automatic.refresh()
+
+    def _on_undone(self, segmentation: slicer.vtkMRMLSegmentationNode | None) -> None:
+        if segmentation is None and self._parameters is not None:
+            self._parameters.segmentation = segmentation_for(self._parameters.volume)
+        self._show_result()
+        self.results.say(_("The last run was undone."))
         self.automatic.refresh()
 
     def _on_reported(self, sentence: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be done with a result: volumes, surfaces, files."""
+"""What can be done with a result: undo, volumes, surfaces, files."""
 
 from __future__ import annotations
 
@@ -10,25 +10,45 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from VISTA3DCore.errors import VistaError
+
+from .dialogs import ask
 from .ui import load
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 
+    from ..logic.automatic import AutomaticRun
+
 _STATISTICS, _EXPORT_SETTINGS = "SegmentStatistics", "ExportSegmentsToFiles"
 
 
 class ResultsPanel:
-    """Buttons for the present segmentation; every tool they open is Slicer's own, already filled in."""
+    """Buttons for the present segmentation; every tool they open is Slicer's own, already filled in.
 
-    def __init__(self) -> None:
+    :param run: the automatic run, whose last result can be undone.
+    """
+
+    def __init__(self, run: AutomaticRun) -> None:
         self.widget, self.ui = load("ResultsPanel")
+        self._run = run
+        self._dialog: qt.QMessageBox | None = None
         self._segmentation: vtkMRMLSegmentationNode | None = None
         self._volume: vtkMRMLScalarVolumeNode | None = None
         self.ui.statisticsButton.connect("clicked(bool)", lambda _checked: self.open_statistics())
         self.ui.exportButton.connect("clicked(bool)", lambda _checked: self.export())
         self.ui.hintLabel.connect("linkActivated(QString)", slicer.util.selectModule)
+        self.ui.undoButton.connect("clicked(bool)", lambda _checked: self.undo())
+        self._signals = (run.last_run.changed, run.started, run.finished, run.failed, run.cancelled)
+        for signal in self._signals:
+            signal.connect(self._show_undo)
+        self._show_undo()
         self._refresh()
+
+    def cleanup(self) -> None:
+        """Leave nothing behind."""
+        for signal in self._signals:
+            signal.disconnect(self._show_undo)
 
     def show(self, segmentation: vtkMRMLSegmentationNode | None, volume: vtkMRMLScalarVolumeNode | None) -> None:
         """Offer what can be done with a segmentation; None empties the panel."""
@@ -47,7 +67,37 @@ class ResultsPanel:
         done = _("{count} structures were segmented.").format(count=len(segment_ids))
         if len(segment_ids) == 1:
             done = _("One structure was segmented.")
-        self.ui.summaryLabel.text = "\n".join([done, *notes])
+        self.say("\n".join([done, *notes]))
+
+    def say(self, text: str) -> None:
+        """Show what has become of the result."""
+        self.ui.summaryLabel.text = text
+
+    def undo(self) -> None:
+        """Undo the last run; ask first if its segments were changed since."""
+        names = self._run.last_run.changed_since()
+        if not names:
+            self._undo()
+            return
+        question = _("Changed since the run: {names}. Undo takes these changes back, too.").format(
+            names=", ".join(names)
+        )
+        self._dialog = ask(self.widget, _("Undo the last run"), question, _("Undo"), self._undo)
+
+    def _undo(self) -> None:
+        try:
+            self._run.last_run.undo(discard_changes=True)
+        except VistaError as error:
+            self.say(str(error))
+
+    def _show_undo(self, *_arguments: object) -> None:
+        last, running = self._run.last_run, self._run.running
+        self.ui.undoButton.enabled = last.can_be_undone and not running
+        tip = _("Bring back the segments that the last run changed, and remove those that it added.")
+        if last.can_be_undone:
+            tip = _("Bring back the segments of '{name}' that the last run changed, and remove those that it added.")
+            tip = tip.format(name=last.segmentation.GetName())
+        self.ui.undoButton.toolTip = tip
 
     def open_statistics(self) -> None:
         """Open Segment Statistics with the segmentation and the volume chosen."""
