@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import slicer
 from engine_helpers import EventLoop
 from logic_helpers import Heard, assert_sentence
 from mrml_scene import AFFINES, SHAPE, Application, ball, middle_of, rigid
@@ -84,8 +86,11 @@ def test_everything_is_as_before(node: Segmentation, ct: Volume, packed: bool, i
     assert everything_of(node, ct) != before
     if packed:
         drained(change.pack())
+    heard = []
+    node.AddObserver(slicer.vtkSegmentation.SegmentModified, lambda *_: heard.append(1))
     change.undo()
     assert everything_of(node, ct) == before
+    assert heard  # who shows clicks reads them anew
 
 
 def test_other_segments_keep_what_was_done_to_them_since(app: Application, node: Segmentation, ct: Volume) -> None:
@@ -304,6 +309,19 @@ def test_nothing_is_kept_of_what_is_gone(
     assert undoing.last.segmentation is None
     assert len(undoing.heard.all("changed")) == 2
     undoing.loop.run_for(0.1)
+
+
+def test_a_scene_may_end_together_with_what_is_kept() -> None:
+    """Found by a crash: a scene that is collected as garbage calls whoever still observes it."""
+    for _number in range(3):
+        app = Application()
+        ct = app.add_volume(SHAPE, AFFINES["oblique"])
+        undoing = Undoing(app)
+        undoing.last.keep(run(create_segmentation(app.scene, ct), ct))
+        circle = [app, undoing]
+        circle.append(circle)
+        del app, ct, undoing, circle
+        gc.collect()
 
 
 def test_surfaces_as_the_source_are_told(undoing: Undoing, node: Segmentation, ct: Volume) -> None:

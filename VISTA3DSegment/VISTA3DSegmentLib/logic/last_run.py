@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -102,13 +103,18 @@ class LastRun:
         self._observers.clear()
 
     def _observe(self) -> None:
+        # Weakly: a scene that ends together with this object must not call what is half gone.
+        this = weakref.ref(self)
+
         @vtk.calldata_type(vtk.VTK_OBJECT)
         def on_removed(_scene: Any, _event: Any, node: Any) -> None:
-            if node is self.segmentation:
-                self.forget()
+            last = this()
+            if last is not None and node is last.segmentation:
+                last.forget()
 
         def on_closing(*_arguments: Any) -> None:
-            self.forget()
+            if (last := this()) is not None:
+                last.forget()
 
         removed, closing = slicer.vtkMRMLScene.NodeRemovedEvent, slicer.vtkMRMLScene.StartCloseEvent
         self._observers = [self._scene.AddObserver(removed, on_removed), self._scene.AddObserver(closing, on_closing)]

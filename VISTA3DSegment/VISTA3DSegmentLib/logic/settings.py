@@ -95,8 +95,8 @@ class Settings:
         return value if isinstance(value, bool) else None
 
     @keep_corrected.setter
-    def keep_corrected(self, value: bool) -> None:
-        self._set("keep_corrected", bool(value))
+    def keep_corrected(self, value: bool | None) -> None:
+        self._set("keep_corrected", value)
 
     @property
     def worker_python(self) -> str | None:

@@ -56,7 +56,7 @@ class RunQuestions:
             ).format(names=names_of(corrected))
             answers = [(_("Keep corrected segments"), True), (_("Replace them"), False)]
             self._ask(sentence, answers, lambda keep: self._remember(request, keep, go))
-        elif request.keep_corrected and len(corrected) == len(request.structures):
+        elif corrected and request.keep_corrected and len(corrected) == len(request.structures):
             sentence = _('Corrected segments are kept: {names}. Clear "Keep corrected segments" to replace them.')
             self._message.show(sentence.format(names=names_of(corrected)), "note")
         else:
