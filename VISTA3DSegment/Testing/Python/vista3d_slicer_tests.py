@@ -24,7 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import slicer
 
-_MODULES = ("in_slicer_module", "in_slicer_automatic", "in_slicer_clicks", "in_slicer_effect", "in_slicer_scenes")
+_MODULES = (
+    *("in_slicer_module", "in_slicer_automatic", "in_slicer_results"),
+    *("in_slicer_clicks", "in_slicer_effect", "in_slicer_scenes"),
+)
 
 
 def run(names: tuple[str, ...] = ()) -> list[str]:
