@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from VISTA3DCore.errors import MissingPackageError
 
 # Where the name for pip is another one than that of the module.
 _DISTRIBUTIONS = {"skimage": "scikit-image", "yaml": "PyYAML"}
+
+
+@contextmanager
+def left_out(module: str) -> Iterator[None]:
+    """Let what is imported inside the block do without an optional package, unless that is loaded already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def require(what: str, *modules: str) -> None:

@@ -180,11 +180,10 @@ _FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def _network(path: Path, config: ModelConfig) -> torch.nn.Module:
-    from VISTA3DCore.network.architecture import build_network
+    from VISTA3DCore.network.architecture import empty_network
     from VISTA3DCore.network.checkpoints import load_checkpoint
 
-    with torch.device("meta"):  # random weights to be thrown away would take seconds
-        network = build_network(config)
+    network = empty_network(config)
     state = load_checkpoint(path)[1]
     # Weights stay in the mapped file where that may be deleted meanwhile, as it may not on Windows.
     state = state if os.name == "posix" else {name: tensor.clone() for name, tensor in state.items()}

@@ -110,10 +110,9 @@ def inferred_config(state: Mapping[str, torch.Tensor]) -> ModelConfig:
 @lru_cache(maxsize=4)
 def expected_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return name and shape of every tensor of the network, without allocating it."""
-    from VISTA3DCore.network.architecture import build_network
+    from VISTA3DCore.network.architecture import empty_network
 
-    with torch.device("meta"):
-        return {key: tuple(tensor.shape) for key, tensor in build_network(config).state_dict().items()}
+    return {key: tuple(tensor.shape) for key, tensor in empty_network(config).state_dict().items()}
 
 
 def _load(path: Path) -> tuple[ModelConfig, State, bool]:
