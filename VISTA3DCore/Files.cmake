@@ -93,6 +93,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/geometry.py
   VISTA3DCore/imaging/itk.py
   VISTA3DCore/imaging/markups.py
+  VISTA3DCore/imaging/masks.py
   VISTA3DCore/imaging/nifti.py
   VISTA3DCore/imaging/output.py
   VISTA3DCore/imaging/packages.py

@@ -16,6 +16,7 @@ from scipy import ndimage
 from VISTA3DCore import Progress, Segmenter, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import Cancelled, InputError
+from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.inference.cleanup import Cleanup, find_specks, remove_specks
 from VISTA3DCore.inference.components import bounding_box, bounding_boxes
 from VISTA3DCore.network.registry import REGISTRY
@@ -110,12 +111,12 @@ def test_a_second_half_stays_a_speck_goes() -> None:
 
 
 def test_lesions_stay_as_they_are_and_trees_keep_their_pieces() -> None:
-    labels, masks = np.zeros((20, 20, 20), np.uint16), {TUMOR.index: np.zeros((20, 20, 20), bool)}
-    masks[VESSEL.index] = np.zeros((20, 20, 20), bool)
+    labels, expected = np.zeros((20, 20, 20), np.uint16), {TUMOR.index: np.zeros((20, 20, 20), bool)}
+    expected[VESSEL.index] = np.zeros((20, 20, 20), bool)
     labels[3, 3, 3] = CYST.index
-    masks[TUMOR.index][5, 5, 5] = True
-    masks[VESSEL.index][1:19, 5:8, 5:8] = masks[VESSEL.index][10, 15, 15] = True
-    found, expected = labels.copy(), {index: mask.copy() for index, mask in masks.items()}
+    expected[TUMOR.index][5, 5, 5] = True
+    expected[VESSEL.index][1:19, 5:8, 5:8] = expected[VESSEL.index][10, 15, 15] = True
+    found, masks = labels.copy(), BitMasks.of(expected, labels.shape)
     structures = [TUMOR, VESSEL, CYST]
     remove_specks(found, masks, structures, np.eye(4), Cleanup(0.5, 0.1))
 
@@ -131,9 +132,10 @@ def test_only_the_mask_of_a_structure_with_its_own_changes() -> None:
     """A mask of 27 voxels over a liver that stays."""
     labels, mask = np.full((20, 20, 20), LIVER.index, np.uint16), np.zeros((20, 20, 20), bool)
     mask[5:8, 5:8, 5:8] = True
-    remove_specks(labels, {VESSEL.index: mask}, [LIVER, VESSEL], np.eye(4), Cleanup())
+    masks = BitMasks.of({VESSEL.index: mask}, mask.shape)
+    remove_specks(labels, masks, [LIVER, VESSEL], np.eye(4), Cleanup())
 
-    assert not mask.any()
+    assert not masks[VESSEL.index].any()
     assert (labels == LIVER.index).all()
 
 

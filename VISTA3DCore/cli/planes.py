@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,30 +64,43 @@ def planes_of(
     through the center of gravity of everything segmented."""
     image, affine = to_ras(volume.array, volume.affine)
     labels, _ = to_ras(segmentation.labels, volume.affine)
-    masks = {index: to_ras(mask, volume.affine)[0] for index, mask in segmentation.masks.items()}
     to_voxel = np.linalg.inv(affine)
     places = apply_affine(to_voxel, positions_of(clicks))
     if place is None and not clicks:
-        center = _center_of_gravity([labels > 0, *masks.values()])
+        center = _center_of_gravity(labels, (to_ras(mask, volume.affine)[0] for mask in segmentation.masks.values()))
     else:
         center = _voxel(places[-1] if place is None else apply_affine(to_voxel, place), image.shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     position = affine[:3, :3] @ center + affine[:3, 3]
     planes = []
+    cuts = {axis: tuple(center[n] if n == axis else slice(None) for n in range(3)) for axis in range(3)}
+    masks = _cut_masks(segmentation, volume.affine, cuts)
     for name, axis, letters in (("Axial", 2, "RLAP"), ("Coronal", 1, "RLSI"), ("Sagittal", 0, "APSI")):
-        cut = tuple(center[n] if n == axis else slice(None) for n in range(3))
+        cut = cuts[axis]
         across, down = (n for n in range(3) if n != axis)
         planes.append(
             Plane(
                 name=f"{name}  {'RAS'[axis]} {position[axis]:.0f} mm",
                 image=_as_seen(image[cut]),
-                masks=_masks_in(_as_seen(labels[cut]), {index: _as_seen(mask[cut]) for index, mask in masks.items()}),
+                masks=_masks_in(_as_seen(labels[cut]), masks[axis]),
                 pixel=(float(spacing[across]), float(spacing[down])),
                 letters=tuple(letters),
                 marks=_marks(places, center, image.shape, spacing, (across, down, axis), clicks),
             )
         )
     return planes
+
+
+def _cut_masks(
+    segmentation: Segmentation, affine: np.ndarray, cuts: Mapping[int, tuple]
+) -> dict[int, dict[int, np.ndarray]]:
+    """Return the masks in each plane, as seen; one mask after the other is looked at, because each is a volume."""
+    found: dict[int, dict[int, np.ndarray]] = {axis: {} for axis in cuts}
+    for index, mask in segmentation.masks.items():
+        turned = to_ras(mask, affine)[0]
+        for axis, cut in cuts.items():
+            found[axis][index] = _as_seen(turned[cut].copy())
+    return found
 
 
 def _as_seen(plane: np.ndarray) -> np.ndarray:
@@ -126,13 +140,12 @@ def _masks_in(labels: np.ndarray, overlapping: dict[int, np.ndarray]) -> dict[in
     return masks | {index: mask.astype(bool) for index, mask in overlapping.items() if mask.any()}
 
 
-def _center_of_gravity(masks: list[np.ndarray]) -> tuple[int, int, int]:
-    """Return the voxel in the middle of all masks together; the middle of the volume if they are empty."""
-    shape = masks[0].shape
-    center = []
-    for axis in range(3):
-        others = tuple(n for n in range(3) if n != axis)
-        counts = sum(mask.sum(axis=others, dtype=np.int64) for mask in masks)
-        total = counts.sum()
-        center.append(round(float(counts @ np.arange(shape[axis]) / total)) if total else shape[axis] // 2)
-    return tuple(center)
+def _center_of_gravity(labels: np.ndarray, masks: Iterable[np.ndarray]) -> tuple[int, int, int]:
+    """Return the voxel in the middle of labels and masks together; the middle of the volume if they are empty."""
+    counts = [np.zeros(size, dtype=np.int64) for size in labels.shape]
+    for mask in itertools.chain([labels > 0], masks):
+        for axis in range(3):
+            counts[axis] += mask.sum(axis=tuple(n for n in range(3) if n != axis), dtype=np.int64)
+    if not counts[0].any():
+        return tuple(size // 2 for size in labels.shape)
+    return tuple(round(float(count @ np.arange(len(count)) / count.sum())) for count in counts)

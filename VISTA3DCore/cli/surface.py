@@ -103,12 +103,15 @@ def render(
     :param height: number of rows; fewer if the volume is wider than it is high.
     """
     labels, affine = to_ras(segmentation.labels, segmentation.affine)
-    masks = {index: to_ras(mask, segmentation.affine)[0] for index, mask in segmentation.masks.items()}
     spacing = spacing_of(affine)
     coarsest = max(_FINEST_MM, max(np.array(labels.shape) * spacing) / _MOST_VOXELS)
     step = np.maximum(coarsest // spacing, 1).astype(int)
     cut = tuple(slice(None, None, int(n)) for n in step)
-    labels, masks, spacing = labels[cut], {index: mask[cut] for index, mask in masks.items()}, spacing * step
+    masks = {
+        index: np.ascontiguousarray(to_ras(mask, segmentation.affine)[0][cut])
+        for index, mask in segmentation.masks.items()
+    }
+    labels, spacing = labels[cut], spacing * step
     canvases = {view: _Canvas(view, labels.shape, spacing, height) for view in views}
     for body in _bodies(labels, masks, segmentation.structures, spacing):
         for canvas in canvases.values():

@@ -14,6 +14,7 @@ from VISTA3DCore.imaging.output import Encoder
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
+    from VISTA3DCore.imaging.masks import BitMasks
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
 
@@ -53,8 +54,8 @@ def measure(
             raise InputError(f"The grids differ: {other.shape} and {segmentation.labels.shape} voxels.")
     size = 1 + max([0, *(structure.index for structure in segmentation.structures), *segmentation.masks])
     sums = _label_sums(volume.array, segmentation.labels, size)
-    for index, mask in segmentation.masks.items():
-        sums[:, index] = _mask_sums(volume.array, mask)
+    for index in segmentation.masks:
+        sums[:, index] = _mask_sums(volume.array, segmentation.masks, index)
     voxel_ml = abs(float(np.linalg.det(segmentation.affine[:3, :3]))) / 1000.0
     return [
         _statistics(structure, sums[:, structure.index], voxel_ml, _dice_of(segmentation, structure.index, reference))
@@ -92,9 +93,13 @@ def _label_sums(image: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     return sums
 
 
-def _mask_sums(image: np.ndarray, mask: np.ndarray) -> tuple[float, float, float]:
-    hu = image[mask].astype(np.float64)
-    return float(hu.size), float(hu.sum()), float((hu * hu).sum())
+def _mask_sums(image: np.ndarray, masks: BitMasks, index: int) -> np.ndarray:
+    """Return voxels, sum and sum of squares of the image in a mask, slice by slice to stay small."""
+    sums = np.zeros(3)
+    for k in range(image.shape[2]):
+        hu = image[:, :, k][masks.plane(index, k)].astype(np.float64)
+        sums += (hu.size, hu.sum(), (hu * hu).sum())
+    return sums
 
 
 def _statistics(

@@ -21,7 +21,7 @@ import numpy as np
 
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.imaging.nifti import read_nifti
-from VISTA3DCore.imaging.writers import DESCRIPTION, voxel_bytes
+from VISTA3DCore.imaging.writers import DESCRIPTION, Image, voxel_bytes
 from VISTA3DCore.paths import expanded
 
 if TYPE_CHECKING:
@@ -112,12 +112,12 @@ class ResultFiles:
         stem = self.place.name[: -len(self.suffix)]
         return self._own_rest(self.place.parent.glob(f"{glob.escape(stem)}_*{self.suffix}"))
 
-    def seal(self, array: np.ndarray) -> str:
+    def seal(self, mask: Image) -> str:
         """Return what marks a mask as a part of this result: 16 characters.
 
-        :param array: its voxels [i, j, k], uint8.
+        :param mask: its voxels [i, j, k], uint8.
         """
-        return f"{_checksum(voxel_bytes(array))}{self._owner}"
+        return f"{_checksum(voxel_bytes(mask))}{self._owner}"
 
     @property
     def _owner(self) -> str:

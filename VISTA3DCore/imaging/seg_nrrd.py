@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from VISTA3DCore.imaging.writers import encode_nrrd, label_dtype
+from VISTA3DCore.imaging.masks import BitMasks
+from VISTA3DCore.imaging.writers import Slices, encode_nrrd, label_dtype
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
@@ -36,49 +37,89 @@ def encode_seg_nrrd(
     :param affine: 4x4, voxel index -> RAS mm.
     :param provenance: becomes tags (``VISTA3D.<key>``) of every segment.
     """
-    dtype = label_dtype(max((structure.index for structure in structures), default=0))
-    layers, place = _layers(labels, masks, structures, dtype)
+    highest = max((structure.index for structure in structures), default=0)
+    layers = _Layers(labels, BitMasks.of(masks, labels.shape), structures, label_dtype(highest))
     entries = {
         "Segmentation_ContainedRepresentationNames": f"{_REPRESENTATION}|",
         "Segmentation_MasterRepresentation": _REPRESENTATION,
         "Segmentation_ConversionParameters": _reference_geometry(affine, labels.shape),
         "Segmentation_ReferenceImageExtentOffset": "0 0 0",
     }
-    extents = [_extents(layer) for layer in layers]
+    extents = [_extents(layer, highest + 1) for layer in layers.images]
     for number, structure in enumerate(structures):
-        layer = place[structure.index]
+        layer = layers.place[structure.index]
         extent = extents[layer].get(structure.index, _EMPTY_EXTENT)
         segment = _segment_entries(structure, layer, extent, provenance)
         entries.update({f"Segment{number}_{key}": value for key, value in segment.items()})
-    encode_nrrd(file, layers, affine, entries)
+    encode_nrrd(file, layers.images, affine, entries)
 
 
-def _layers(
-    labels: np.ndarray, masks: Mapping[int, np.ndarray], structures: Sequence[Structure], dtype: np.dtype
-) -> tuple[list[np.ndarray], dict[int, int]]:
-    """Put each mask into the first layer where it overlaps nothing; return the layers and the layer of each index."""
-    wanted = {structure.index for structure in structures}
-    known = np.zeros(int(labels.max(initial=0)) + 1, dtype=bool)
-    known[[index for index in wanted if index < len(known)]] = True
-    base = labels.astype(dtype, order="F")
-    if not known[1:].all():
-        for k in range(base.shape[2]):
-            base[:, :, k][~known[labels[:, :, k]]] = 0
-    layers, place = [base], dict.fromkeys(wanted, 0)
-    for index in sorted(wanted & set(masks)):
-        mask = masks[index]
-        place[index] = next((n for n, layer in enumerate(layers) if not np.any(layer[mask])), len(layers))
-        if place[index] == len(layers):
-            layers.append(np.zeros(labels.shape, dtype=dtype, order="F"))
-        layers[place[index]][mask] = index
-    return layers, place
+class _Layers:
+    """The layers of a file, made slice by slice: the label map, and masks where they overlap nothing of their layer.
+
+    :param labels: [i, j, k], value = catalogue index. :param dtype: of the file.
+    """
+
+    def __init__(self, labels: np.ndarray, masks: BitMasks, structures: Sequence[Structure], dtype: np.dtype) -> None:
+        wanted = {structure.index for structure in structures}
+        self._labels, self._masks = labels, masks
+        # Which labels are segments; the others are left out.
+        self._values = np.zeros(int(labels.max(initial=0)) + 1, dtype=dtype)
+        known = [index for index in wanted if index < len(self._values)]
+        self._values[known] = known
+        self._own = sorted(wanted & set(masks))
+        #: The layer of each structure.
+        self.place = {**dict.fromkeys(wanted, 0), **self._places()}
+        count = 1 + max(self.place.values(), default=0)
+        self.images = [
+            Slices(labels.shape, dtype, lambda k, layer=layer: self._slice(layer, k)) for layer in range(count)
+        ]
+
+    def _places(self) -> dict[int, int]:
+        """Put each mask into the first layer where it overlaps nothing."""
+        overlaps = self._overlaps()
+        place: dict[int, int] = {}
+        for number, index in enumerate(self._own):
+            taken = {0} if overlaps[number, -1] else set()
+            taken |= {place[other] for at, other in enumerate(self._own[:number]) if overlaps[number, at]}
+            place[index] = next(layer for layer in range(len(taken) + 1) if layer not in taken)
+        return place
+
+    def _overlaps(self) -> np.ndarray:
+        """Return which masks share a voxel with which, and, in the last column, with the label map: bool [n, n + 1]."""
+        count = len(self._own)
+        found = np.zeros((count, count + 1), dtype=bool)
+        for k in range(self._labels.shape[2] if count else 0):
+            planes = [self._masks.plane(index, k) for index in self._own]
+            labelled = self._values[self._labels[:, :, k]] > 0
+            for one, plane in enumerate(planes):
+                if not plane.any():
+                    continue
+                found[one, -1] |= bool(np.any(plane & labelled))
+                for other in np.flatnonzero(~found[one, :one]):
+                    found[one, other] = bool(np.any(plane & planes[other]))
+        return found
+
+    def _slice(self, layer: int, k: int) -> np.ndarray:
+        plane = (
+            self._values[self._labels[:, :, k]]
+            if layer == 0
+            else np.zeros_like(self._values, shape=self._labels.shape[:2])
+        )
+        for index in self._own:
+            if self.place[index] == layer:
+                plane[self._masks.plane(index, k)] = index
+        return plane
 
 
-def _extents(layer: np.ndarray) -> dict[int, str]:
-    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label, from the ends of the runs of equal labels."""
-    present = [np.zeros((int(layer.max(initial=0)) + 1, size), dtype=bool) for size in layer.shape]
+def _extents(layer: Slices, count: int) -> dict[int, str]:
+    """Return the inclusive extent "i0 i1 j0 j1 k0 k1" of each label, from the ends of the runs of equal labels.
+
+    :param count: labels are smaller.
+    """
+    present = [np.zeros((count, size), dtype=bool) for size in layer.shape]
     for k in range(layer.shape[2]):
-        labels, first, last = _runs(layer[:, :, k])
+        labels, first, last = _runs(layer.at(k))
         for voxels in (first, last):
             present[0][labels, voxels % layer.shape[0]] = True
         present[1][labels, first // layer.shape[0]] = True

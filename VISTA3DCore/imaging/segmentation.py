@@ -12,10 +12,11 @@ import numpy as np
 
 from VISTA3DCore.anatomy import naming
 from VISTA3DCore.errors import InputError, UnknownStructureError
+from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.imaging.output import Encoder, write_files
 from VISTA3DCore.imaging.result_files import FORMATS, SEAL, ResultFiles
 from VISTA3DCore.imaging.seg_nrrd import encode_seg_nrrd
-from VISTA3DCore.imaging.writers import encode_mha, encode_nifti, encode_nrrd, label_dtype
+from VISTA3DCore.imaging.writers import Slices, encode_mha, encode_nifti, encode_nrrd, label_dtype
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Segmentation:
     """Which voxel belongs to which structure.
 
     :param labels: [i, j, k] of the input grid, value = catalogue index, 0 = background (kept as uint16).
-    :param masks: bool arrays of the structures that may overlap others, by catalogue index.
+    :param masks: bool arrays of the structures that may overlap others, by catalogue index; kept as a bit for each
+        voxel, so that each access makes a new array.
     :param structures: what was asked for, in order; those without voxels included.
     :param affine: 4x4, voxel index -> RAS mm.
     :param provenance: model, revision, hash, licence, preset, version ...; written into files that can hold it.
@@ -49,18 +51,23 @@ class Segmentation:
     """
 
     labels: np.ndarray
-    masks: dict[int, np.ndarray]
+    masks: Mapping[int, np.ndarray]
     structures: tuple[Structure, ...]
     affine: np.ndarray
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.labels = np.asarray(self.labels).astype(np.uint16, copy=False)
-        self.masks = {int(index): np.asarray(mask).astype(bool, copy=False) for index, mask in self.masks.items()}
         self.structures = tuple(self.structures)
         self.affine = np.array(self.affine, dtype=np.float64)
-        if self.labels.ndim != 3 or any(mask.shape != self.labels.shape for mask in self.masks.values()):
+        if self.labels.ndim != 3 or any(shape != self.labels.shape for shape in self._shapes_of_masks()):
             raise InputError("The labels and masks of a segmentation must be three-dimensional and of one shape.")
+        self.masks = BitMasks.of(self.masks, self.labels.shape)
+
+    def _shapes_of_masks(self) -> list[tuple[int, ...]]:
+        if isinstance(self.masks, BitMasks):
+            return [self.masks.shape]
+        return [np.shape(mask) for mask in self.masks.values()]
 
     def structure(self, key: str | int | Structure) -> Structure:
         """Return one of the structures by index, official name, display name or synonym.
@@ -132,31 +139,36 @@ class Segmentation:
             )
         return lambda file: self._encode(file, suffix, self._label_map())
 
-    def _label_map(self) -> np.ndarray:
+    def _label_map(self) -> Slices:
         highest = max((structure.index for structure in self.structures), default=0)
         dtype = label_dtype(max(highest, int(self.labels.max(initial=0))))
-        labels = self.labels.astype(dtype, copy=False)
         first = next(iter(self.structures), None)
         if first is None or not all(structure.index in self.masks for structure in self.structures):
-            return labels
-        return np.where(self.masks[first.index], dtype.type(first.index), labels)
+            return Slices(self.labels.shape, dtype, lambda k: self.labels[:, :, k])
+
+        def plane(k: int) -> np.ndarray:
+            return np.where(self.masks.plane(first.index, k), dtype.type(first.index), self.labels[:, :, k])
+
+        return Slices(self.labels.shape, dtype, plane)
 
     def _mask_encoder(self, files: ResultFiles, structure: Structure) -> Encoder:
-        def encode(file: BinaryIO) -> None:
-            mask = self[structure].view(np.uint8)
-            self._encode(file, files.suffix, mask, files.seal(mask))
+        index = structure.index
 
-        return encode
+        def plane(k: int) -> np.ndarray:
+            return self.masks.plane(index, k) if index in self.masks else self.labels[:, :, k] == index
 
-    def _encode(self, file: BinaryIO, suffix: str, array: np.ndarray, seal: str = "") -> None:
+        mask = Slices(self.labels.shape, np.uint8, plane)
+        return lambda file: self._encode(file, files.suffix, mask, files.seal(mask))
+
+    def _encode(self, file: BinaryIO, suffix: str, image: Slices, seal: str = "") -> None:
         entries = {f"VISTA3D_{key}": str(value) for key, value in self.provenance.items()}
         entries |= {SEAL: seal} if seal else {}
         if suffix == ".nrrd":
-            encode_nrrd(file, [array], self.affine, entries)
+            encode_nrrd(file, [image], self.affine, entries)
         elif suffix == ".mha":
-            encode_mha(file, array, self.affine, entries)
+            encode_mha(file, image, self.affine, entries)
         else:
-            encode_nifti(file, array, self.affine, suffix == ".nii.gz", _description(self.provenance, seal))
+            encode_nifti(file, image, self.affine, suffix == ".nii.gz", _description(self.provenance, seal))
 
 
 def _answers_to(structure: Structure, wanted: str | int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -23,14 +23,30 @@ DESCRIPTION = slice(148, 228)
 _META_TYPES = {"uint8": "MET_UCHAR", "uint16": "MET_USHORT"}
 
 
+class Slices:
+    """An image that is made while it is written, one slice after the other.
+
+    :param shape: [i, j, k]. :param dtype: of its voxels.
+    :param make: returns the slice [i, j] of an index k.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype, make: Callable[[int], np.ndarray]) -> None:
+        self.shape, self.dtype, self._make = tuple(shape), np.dtype(dtype), make
+
+    def at(self, k: int) -> np.ndarray:
+        """Return a slice [i, j]."""
+        return self._make(k).astype(self.dtype, copy=False)
+
+
+Image = np.ndarray | Slices
+
+
 def label_dtype(highest: int) -> np.dtype:
     """Return the smallest type of voxel for labels up to ``highest``."""
     return np.dtype(np.uint8 if highest <= 255 else np.uint16)
 
 
-def encode_nifti(
-    file: BinaryIO, array: np.ndarray, affine: np.ndarray, compressed: bool, description: str = ""
-) -> None:
+def encode_nifti(file: BinaryIO, array: Image, affine: np.ndarray, compressed: bool, description: str = "") -> None:
     """Write a NIfTI-1 image whose sform and qform both hold the affine.
 
     :param array: [i, j, k]; uint8 or uint16 for label maps, int16 for a CT.
@@ -42,7 +58,7 @@ def encode_nifti(
     file.writelines(gzipped(pieces) if compressed else pieces)
 
 
-def _nifti_header(array: np.ndarray, affine: np.ndarray, description: str) -> bytes:
+def _nifti_header(array: Image, affine: np.ndarray, description: str) -> bytes:
     code, bits = _NIFTI_CODES[array.dtype.name], array.dtype.itemsize * 8
     spacing = spacing_of(affine)
     handedness, quaternion = _quaternion(affine[:3, :3] / spacing)
@@ -78,10 +94,10 @@ def _quaternion(directions: np.ndarray) -> tuple[float, np.ndarray]:
     return handedness, quaternion[1:] * (1.0 if quaternion[0] >= 0 else -1.0)
 
 
-def encode_nrrd(file: BinaryIO, layers: list[np.ndarray], affine: np.ndarray, entries: Mapping[str, str]) -> None:
+def encode_nrrd(file: BinaryIO, layers: Sequence[Image], affine: np.ndarray, entries: Mapping[str, str]) -> None:
     """Write a gzip-compressed NRRD; several layers become a first, fastest axis of kind ``list``, as in Slicer.
 
-    :param layers: arrays [i, j, k] of one shape and type (uint8 or uint16).
+    :param layers: images [i, j, k] of one shape and type (uint8 or uint16).
     :param affine: 4x4, voxel index -> RAS mm.
     :param entries: key/value pairs of the header.
     """
@@ -120,7 +136,7 @@ def _one_line(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n")
 
 
-def encode_mha(file: BinaryIO, array: np.ndarray, affine: np.ndarray, entries: Mapping[str, str]) -> None:
+def encode_mha(file: BinaryIO, array: Image, affine: np.ndarray, entries: Mapping[str, str]) -> None:
     """Write a compressed MetaImage label map; ``entries`` become fields of its header."""
     data = b"".join(zlibbed(voxel_bytes(array)))
     lps = lps_to_ras(affine)
@@ -149,14 +165,18 @@ def _numbers(values: Iterable[float]) -> str:
     return " ".join(repr(float(value)) for value in values)
 
 
-def voxel_bytes(array: np.ndarray) -> Iterator[bytes]:
-    """Yield the bytes of each slice of an array [i, j, k] as files hold them: i fastest, little-endian."""
-    dtype = array.dtype.newbyteorder("<")
-    for k in range(array.shape[2]):
-        yield array[:, :, k].astype(dtype).tobytes(order="F")
+def _slice(image: Image, k: int) -> np.ndarray:
+    return image.at(k) if isinstance(image, Slices) else image[:, :, k]
 
 
-def _interleaved(layers: list[np.ndarray]) -> Iterator[bytes]:
+def voxel_bytes(image: Image) -> Iterator[bytes]:
+    """Yield the bytes of each slice of an image [i, j, k] as files hold them: i fastest, little-endian."""
+    dtype = image.dtype.newbyteorder("<")
+    for k in range(image.shape[2]):
+        yield _slice(image, k).astype(dtype).tobytes(order="F")
+
+
+def _interleaved(layers: Sequence[Image]) -> Iterator[bytes]:
     dtype = layers[0].dtype.newbyteorder("<")
     for k in range(layers[0].shape[2]):
-        yield np.stack([layer[:, :, k] for layer in layers]).astype(dtype).tobytes(order="F")
+        yield np.stack([_slice(layer, k) for layer in layers]).astype(dtype).tobytes(order="F")

@@ -71,7 +71,7 @@ class LabelMap:
         self._scores = scores
         self.labels = np.zeros(shape, dtype=np.uint16)
         # A bit for each mask: an eighth of what bool arrays take.
-        self._bits = np.zeros((-(-len(scores.overlapping) // 8), *shape), dtype=np.uint8)
+        self.bits = np.zeros((-(-len(scores.overlapping) // 8), *shape), dtype=np.uint8)
 
     @property
     def masks(self) -> dict[int, np.ndarray]:
@@ -80,11 +80,11 @@ class LabelMap:
 
     def each_mask(self) -> Iterator[tuple[int, np.ndarray]]:
         """Hand out one mask after the other, with its index."""
-        return ((index, _bit(self._bits, number)) for number, index in enumerate(self._scores.overlapping))
+        return ((index, _bit(self.bits, number)) for number, index in enumerate(self._scores.overlapping))
 
     def plane(self, axis: int, number: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Return the labels and the masks of one plane."""
-        bits = np.take(self._bits, number, axis=1 + axis)
+        bits = np.take(self.bits, number, axis=1 + axis)
         masks = [_bit(bits, mask) for mask in range(len(self._scores.overlapping))]
         return np.take(self.labels, number, axis=axis), masks
 
@@ -93,7 +93,7 @@ class LabelMap:
 
         :raises Cancelled: if ``progress`` was cancelled.
         """
-        labels, bits = self.labels[block.box], self._bits[(slice(None), *block.box)]
+        labels, bits = self.labels[block.box], self.bits[(slice(None), *block.box)]
         for rows in row_chunks(block.features):
             Progress.of(progress).check()
             chunk = block.features[:, rows]

@@ -13,7 +13,8 @@ import numpy as np
 
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.inference.components import bounding_box, bounding_boxes, label_components, memory_order
+from VISTA3DCore.imaging.masks import BitMasks
+from VISTA3DCore.inference.components import bounding_boxes, label_components, memory_order
 from VISTA3DCore.network.registry import cleans_up
 from VISTA3DCore.progress import Progress
 
@@ -90,7 +91,7 @@ def find_specks(mask: np.ndarray, voxel_ml: float, cleanup: Cleanup) -> np.ndarr
 
 def remove_specks(
     labels: np.ndarray,
-    masks: dict[int, np.ndarray],
+    masks: BitMasks,
     structures: Sequence[Structure],
     affine: np.ndarray,
     cleanup: Cleanup,
@@ -102,7 +103,7 @@ def remove_specks(
     structure with a mask of its own, only the mask changes.
 
     :param labels: uint16 [i, j, k], value = index of the structure.
-    :param masks: bool [i, j, k] by index, of the structures that may overlap others.
+    :param masks: of the structures that may overlap others; such a structure loses all of its voxels or none.
     :param affine: 4x4, voxel index -> RAS mm.
     :raises Cancelled: if ``progress`` was cancelled.
     """
@@ -110,14 +111,17 @@ def remove_specks(
     boxes = bounding_boxes(labels)
     for structure in structures:
         Progress.of(progress).check()
-        mask, rule = masks.get(structure.index), cleanup.rule_for(structure)
-        box = boxes.get(structure.index) if mask is None else bounding_box(mask)
-        if rule is None or box is None:
+        rule = cleanup.rule_for(structure)
+        if rule is None:
             continue
-        part = labels[box] if mask is None else mask[box]
-        specks = find_specks(part == structure.index if mask is None else part, voxel_ml, rule)
-        if specks is not None:
-            part[specks] = 0
+        if structure.index in masks:
+            if masks.count(structure.index) * voxel_ml < rule.minimum_ml:
+                masks.clear(structure.index)
+        elif (box := boxes.get(structure.index)) is not None:
+            part = labels[box]
+            specks = find_specks(part == structure.index, voxel_ml, rule)
+            if specks is not None:
+                part[specks] = 0
 
 
 def _sizes(pieces: np.ndarray, count: int) -> np.ndarray:

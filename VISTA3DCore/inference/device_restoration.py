@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from VISTA3DCore.imaging.geometry import ras_orientation
+from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.inference.automatic import ClassScores, row_chunks
 from VISTA3DCore.inference.feature_map import Block
 from VISTA3DCore.inference.transfers import download
@@ -63,17 +64,14 @@ class DeviceRestorer:
             for number, voxels in enumerate(inside):
                 bits[number // 8, rows] |= voxels.to(bits.device, torch.uint8) << number % 8
 
-    def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return labels (uint16) and masks (bool) on the input grid."""
-        overlapping = self._scores.overlapping
-        share = 1.0 / (1 + len(overlapping))
+    def result(self, progress: Progress) -> tuple[np.ndarray, BitMasks]:
+        """Return labels (uint16) and masks on the input grid."""
+        masks = BitMasks(self._scores.overlapping, self._shape)
+        share = 1.0 / (1 + len(masks.bytes))
         labels = self._restored(lambda: self._labels, np.uint16, progress.part(0.0, share))
-        masks = {
-            index: self._restored(
-                partial(self._mask, number), bool, progress.part(share * (number + 1), share * (number + 2))
-            )
-            for number, index in enumerate(overlapping)
-        }
+        for number in range(len(masks.bytes)):
+            part = progress.part(share * (number + 1), share * (number + 2))
+            masks.bytes[number] = self._restored(partial(self._bits_of, number), np.uint8, part)
         return labels, masks
 
     def _restored(self, labels: Callable[[], torch.Tensor], dtype: type, progress: Progress) -> np.ndarray:
@@ -85,9 +83,8 @@ class DeviceRestorer:
 
         return with_room(lambda: self._placed(labels(), dtype, progress), on_host)
 
-    @torch.inference_mode()
-    def _mask(self, number: int) -> torch.Tensor:
-        return (self._bits[number // 8] & (1 << number % 8)) != 0
+    def _bits_of(self, number: int) -> torch.Tensor:
+        return self._bits[number]
 
     @torch.inference_mode()
     def _placed(self, labels: torch.Tensor, dtype: type, progress: Progress) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from VISTA3DCore.imaging.geometry import ras_orientation
+from VISTA3DCore.imaging.masks import BitMasks, with_bit
 from VISTA3DCore.imaging.resampling import nearest_lines, restoration_coordinates, restore_nearest
 from VISTA3DCore.inference.automatic import ClassScores, LabelMap, classify_voxels
 from VISTA3DCore.inference.device_restoration import DeviceRestorer
@@ -57,8 +58,8 @@ class Restorer(Protocol):
         :raises Cancelled: if ``progress`` was cancelled.
         """
 
-    def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        """Return labels (uint16) and masks (bool) after the last block."""
+    def result(self, progress: Progress) -> tuple[np.ndarray, BitMasks]:
+        """Return labels (uint16) and masks after the last block."""
 
 
 class NearestRestorer:
@@ -69,13 +70,13 @@ class NearestRestorer:
         self.map = LabelMap(scores, grids.model_shape)
         self.take = self.map.take
 
-    def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-        share = 1.0 / (1 + len(self._scores.overlapping))
+    def result(self, progress: Progress) -> tuple[np.ndarray, BitMasks]:
+        masks = BitMasks(self._scores.overlapping, self._grids.target_shape)
+        share = 1.0 / (1 + len(masks.bytes))
         labels = self._restored(self.map.labels, progress.part(0.0, share))
-        masks = {
-            index: self._restored(mask, progress.part(share * number, share * (number + 1)))
-            for number, (index, mask) in enumerate(self.map.each_mask(), start=1)
-        }
+        # Nearest neighbour takes voxels as they are, so eight masks are brought back at once.
+        for number, bits in enumerate(self.map.bits):
+            masks.bytes[number] = self._restored(bits, progress.part(share * (number + 1), share * (number + 2)))
         return labels, masks
 
     def _restored(self, labels: np.ndarray, progress: Progress) -> np.ndarray:
@@ -143,9 +144,10 @@ class SmoothRestorer:
         permutation, _ = ras_orientation(self.grids.target_affine)
         shape = self.grids.target_shape
         self._labels = np.zeros(shape, dtype=np.uint16, order="F")
-        self._masks = {index: np.zeros(shape, dtype=bool, order="F") for index in self.scores.overlapping}
+        self._masks = BitMasks(self.scores.overlapping, shape)
         # Views of the results in the order of the model's axes.
-        self._views = [array.transpose(permutation) for array in (self._labels, *self._masks.values())]
+        self._label_view = self._labels.transpose(permutation)
+        self._bit_views = [array.transpose(permutation) for array in self._masks.bytes]
 
     def take(self, block: Block, progress: Progress | None = None) -> None:
         """Label the block on the model grid, then every input plane between its planes."""
@@ -158,7 +160,7 @@ class SmoothRestorer:
         last = self._plane(block, block.stop - 1)
         self._last = _Plane(last.features.clone(), last.labels, last.masks)
 
-    def result(self, progress: Progress) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    def result(self, progress: Progress) -> tuple[np.ndarray, BitMasks]:
         progress.update(1.0, STAGE)
         return self._labels, self._masks
 
@@ -171,14 +173,19 @@ class SmoothRestorer:
     def _restore_plane(self, axis: int, target: int, lower: _Plane, upper: _Plane, weight: float) -> None:
         rows, columns = (line for number, line in enumerate(self._lines) if number != axis)
         features = torch.lerp(lower.features, upper.features, weight)
-        corners = zip((lower.labels, *lower.masks), (upper.labels, *upper.masks), self._views, strict=True)
-        for number, (below, above, view) in enumerate(corners):
+        inside = np.ix_(rows.inside, columns.inside)
+        corners = zip((lower.labels, *lower.masks), (upper.labels, *upper.masks), strict=True)
+        for number, (below, above) in enumerate(corners):
             values, mixed = _agreeing_values(below, above, rows, columns)
             for part in _parts(mixed):
                 labels, masks = classify_voxels(self.scores, _interpolated(features, rows, columns, part))
                 values[part] = labels if number == 0 else masks[number - 1]
-            plane = np.moveaxis(view, axis, 0)[target]
-            plane[np.ix_(rows.inside, columns.inside)] = values
+            if number == 0:
+                np.moveaxis(self._label_view, axis, 0)[target][inside] = values
+            else:
+                array, bit = divmod(number - 1, 8)
+                plane = np.moveaxis(self._bit_views[array], axis, 0)[target]
+                plane[inside] = with_bit(plane[inside], bit, values)
 
 
 def _agreeing_values(

@@ -11,6 +11,7 @@ import torch
 from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import Region, apply_affine
+from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.imaging.resampling import restore_nearest
 from VISTA3DCore.inference.automatic import ClassScores
 from VISTA3DCore.inference.cleanup import Cleanup, remove_specks
@@ -28,7 +29,7 @@ from VISTA3DCore.progress import Progress
 # How much of a localised run the coarse look is, for the progress bar.
 _COARSE_SHARE = 0.1
 
-Results = tuple[np.ndarray, dict[int, np.ndarray]]
+Results = tuple[np.ndarray, BitMasks]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +115,7 @@ class AutomaticRuns:
         self.features = FeatureStore(backend, grid, dtype)
 
     def segment(self, request: AutomaticRequest, progress: Progress) -> Results:
-        """Return labels (uint16) and masks (bool, by index) on the input grid.
+        """Return labels (uint16) and masks on the input grid.
 
         :raises InputError: if the region lies outside the volume.
         :raises Cancelled: if ``progress`` was cancelled.
@@ -191,7 +192,9 @@ class AutomaticRuns:
         def restore() -> Results:
             place = grids.model_affine, grids.target_affine, grids.target_shape
             labels = restore_nearest(preview.labels, *place)
-            masks = {index: restore_nearest(mask, *place) for index, mask in preview.masks.items()}
+            masks = BitMasks(list(preview.masks), grids.target_shape)
+            for index, mask in preview.masks.items():
+                masks[index] = restore_nearest(mask, *place)
             return self._cut(request, labels, masks)
 
         def watch(box: Box, features: torch.Tensor) -> None:
@@ -206,17 +209,17 @@ class AutomaticRuns:
         place = apply_affine(np.linalg.inv(grids.model_affine), np.asarray(request.order_from, dtype=float))
         return Watched(watch, float(place[layout.slab_axis]))
 
-    def _cut(self, request: AutomaticRequest, labels: np.ndarray, masks: dict[int, np.ndarray]) -> Results:
+    def _cut(self, request: AutomaticRequest, labels: np.ndarray, masks: BitMasks) -> Results:
         if request.rivals:
             table = np.arange(np.iinfo(labels.dtype).max + 1, dtype=labels.dtype)
             table[[rival.index for rival in request.rivals]] = 0
-            for plane in labels:
-                plane[...] = table[plane]
+            for k in range(labels.shape[2]):
+                labels[:, :, k] = table[labels[:, :, k]]
         if request.region is not None:
-            cut_to_region(request.region, self._affine, [labels, *masks.values()])
+            cut_to_region(request.region, self._affine, [labels, *masks.bytes])
         return labels, masks
 
     def _nothing(self, request: AutomaticRequest) -> Results:
         """Labels and masks where there is air only."""
-        masks = {one.index: np.zeros(self._shape, dtype=bool) for one in request.structures if one.overlapping}
-        return np.zeros(self._shape, dtype=np.uint16), masks
+        masks = BitMasks([one.index for one in request.structures if one.overlapping], self._shape)
+        return np.zeros(self._shape, dtype=np.uint16, order="F"), masks
