@@ -9,7 +9,7 @@ ifneq ($(TEST_DATA),)
 export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
 endif
 
-.PHONY: demo pictures model test test-fast lint format bench bench-click bench-training clean
+.PHONY: demo pictures model test test-fast lint format bench bench-click bench-training bench-memory clean
 
 demo: $(VENV)/.run
 	$(BIN)/vista3d demo --output demo
@@ -36,13 +36,16 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.test
 	$(BIN)/vista3d benchmark --what window,everything --repetitions 3 --warmups 1 --output benchmark-report
-	$(MAKE) bench-click bench-training
+	$(MAKE) bench-click bench-training bench-memory
 
 bench-click: $(VENV)/.test
 	$(BIN)/python Testing/Benchmark/clicking.py
 
 bench-training: $(VENV)/.test
 	$(BIN)/python Testing/Benchmark/training_step.py
+
+bench-memory: $(VENV)/.test
+	$(BIN)/python Testing/Benchmark/large_volume.py
 
 # The small model anew, from the shared data folders: days on a processor. The same command continues.
 model: $(VENV)/.test

@@ -1,11 +1,13 @@
-"""Streaming needs no more memory for a longer volume; measured in processes of their own."""
+"""What memory a volume takes beyond its own arrays; measured in processes of their own."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -60,6 +62,23 @@ def test_streaming_does_not_grow_with_the_number_of_slices(restoration):
     slab = 64 * PLANE * PLANE * 64 * 4 / 1e6
     assert long <= short * 1.05 + 10
     assert short < 3 * slab
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory accounting")
+def test_the_command_takes_memory_for_input_and_result_alone(tmp_path):
+    """With all structures that overlap others; the benchmark does this on 183 million voxels."""
+    path = Path(__file__).parents[1] / "Benchmark" / "large_volume.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    model, (classes, name) = benchmark._model(tmp_path), benchmark.CASES["everything and overlaps, .seg.nrrd"]
+    shapes = ((64, 64, 64), (256, 256, 192))
+    small, large = (
+        benchmark._peak(benchmark._image(tmp_path, shape), model, classes, tmp_path / name) for shape in shapes
+    )
+    voxels = np.prod(shapes[1]) - np.prod(shapes[0])
+    assert large - small < 5 * voxels + 60e6
+    assert large < 5 * voxels + benchmark.PROMISE
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's memory accounting")
