@@ -127,6 +127,9 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     The result lies on the grid of the input, whatever its orientation. An existing result is replaced, in one step at
     the end: an error or Ctrl+C leaves nothing behind.
 
+    Beside a label map, structures that may overlap others get files of their own, such as organs_lung_tumor.nii.gz;
+    files that are no part of an earlier result are never replaced.
+
     **Examples**
 
     - `vista3d segment ct.nii.gz -o organs.seg.nrrd`
