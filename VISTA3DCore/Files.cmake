@@ -119,8 +119,10 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/cleanup.py
   VISTA3DCore/inference/click_cache.py
   VISTA3DCore/inference/click_growth.py
+  VISTA3DCore/inference/click_history.py
   VISTA3DCore/inference/click_restoration.py
   VISTA3DCore/inference/click_scores.py
+  VISTA3DCore/inference/click_thinning.py
   VISTA3DCore/inference/click_windows.py
   VISTA3DCore/inference/clicking.py
   VISTA3DCore/inference/components.py

@@ -113,6 +113,7 @@ def _row(session: Session, backend: StructuredBackend, case: Case, repeats: int)
 def _click(session: Session, backend: StructuredBackend, case: Case):
     """Return seconds of a click, of the processor, and until the mask is there; and the result."""
     backend.answer, backend.seconds, backend.processor = case.answer, 0.0, 0.0
+    session._clicking.interaction.history.clear()  # else the answer would be known
     started, processor = time.perf_counter(), time.process_time()
     result = session.click("liver", case.clicks, case.base, policy=case.policy)
     seconds = time.perf_counter() - started - backend.seconds

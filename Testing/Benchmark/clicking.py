@@ -24,6 +24,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,16 +142,22 @@ def _run_ours(network, config, _) -> dict:
 
 def _nth_click(session, config, count: int, mask: np.ndarray | None, shift: float) -> dict:
     """Ask for the last of some clicks after the others."""
+    return _timed(session.click, STRUCTURE, _asking(session, config, count, mask, shift), mask)
+
+
+def _asking(session, config, count: int, mask: np.ndarray | None, shift: float) -> list:
+    """Return clicks, all but the last one answered, whose last one the mask shown does not serve already."""
     clicks = _clicks(config, count, shift)
-    if count > 1:
-        session.click(STRUCTURE, clicks[:-1], mask)
-    return _timed(session.click, STRUCTURE, clicks, mask)
+    shown = session.click(STRUCTURE, clicks[:-1], mask).mask if count > 1 else mask
+    if shown is not None:
+        voxel = np.rint(np.divide(clicks[-1].position, INPUT_SPACING)).astype(int)
+        clicks[-1] = replace(clicks[-1], positive=not shown[tuple(voxel)])
+    return clicks
 
 
 def _undo(session, config, mask: np.ndarray | None, shift: float) -> dict:
     """Ask again without the last click."""
-    clicks = _clicks(config, 2, shift)
-    session.click(STRUCTURE, clicks[:-1], mask)
+    clicks = _asking(session, config, 2, mask, shift)
     session.click(STRUCTURE, clicks, mask)
     return _timed(session.click, STRUCTURE, clicks[:-1], mask)
 

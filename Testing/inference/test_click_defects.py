@@ -68,7 +68,7 @@ def test_b1_special_tokens_go_to_the_classes_that_were_trained_with_them():
     for structure in catalogue("vista3d-ct"):
         if not structure.supported or structure.is_group:
             continue
-        session._clicking.interaction.encoder.clear()
+        session.free_caches()
         session.click(structure.index, [plus(32, 32, 32)])
         if backend.asked[-1].special:
             asked.add(structure.index)
@@ -86,7 +86,7 @@ def test_b1_special_classes_are_special_to_the_network():
     for name in ("liver", "hepatic tumor", None):
         backend = RuleBackend()
         session = open_scene(scene((32, 32, 32), straight(), ball((32, 32, 32), 10)), backend)
-        session.click(name, [plus(32, 32, 32), minus(2, 2, 2)])
+        session.click(name, [plus(32, 32, 32), minus(28, 28, 28)])
         tokens[name] = backend.asked[-1].tensors()
     assert tokens["liver"][1].tolist() == [[0, 1]]
     assert tokens["hepatic tumor"][1].tolist() == [[2, 3]]

@@ -135,6 +135,6 @@ def test_a_click_deep_in_an_earlier_clicks_window_needs_no_other():
     session = open_scene(scene((90, 20, 20), straight(), ball((64, 20, 20), 6)), backend)
     first = plus(64, 20, 20)
     session.click("liver", [first])
-    assert session.click("liver", [first, minus(64 + 20, 2, 38)]).encoded == 0
-    assert session.click("liver", [first, minus(64 + 2 * 15, 20, 20)]).encoded == 1
+    assert session.click("liver", [first, plus(64 + 20, 2, 38)]).encoded == 0
+    assert session.click("liver", [first, plus(64 + 2 * 15, 20, 20)]).encoded == 1
     assert len({tokens.positions for tokens in backend.asked}) == 4

@@ -111,27 +111,6 @@ def test_neither_former_questions_nor_evicted_windows_matter(base, policy):
     assert encoded > 2
 
 
-@pytest.mark.parametrize("order", [(2, 0, 1, 3), (3, 1, 2, 0)])
-def test_the_order_of_clicks_does_not_matter_to_windows_around_each(used, base, order):
-    check_order(used, "centred", CLICKS[:4], base, order)
-
-
-@pytest.mark.parametrize("order", [(2, 0, 1), (2, 1, 0)])
-def test_the_order_of_clicks_does_not_matter_within_one_window(order):
-    """Else, with ``reuse``, earlier clicks choose the windows for later ones."""
-    session = Segmenter(BACKEND).open(texture((30, 32, 28)))
-    random = np.random.default_rng(4).random((30, 32, 28)) < 0.3
-    check_order(session, "reuse", [plus(30, 30, 25), plus(9, 42, 20), minus(24, 21, 36)], random, order)
-
-
-def check_order(session: Session, policy: str, clicks: list[Click], base: np.ndarray, order: tuple) -> None:
-    expected = session.click("liver", clicks, base, policy=policy)
-    found = session.click("liver", [clicks[number] for number in order], base, policy=policy)
-    assert expected.changed
-    np.testing.assert_array_equal(found.mask, expected.mask)
-    assert found.touched == tuple(expected.touched[number] for number in order)
-
-
 def test_only_the_box_differs_from_the_base(used, base):
     for clicks in list(CHANGES.values())[:3]:
         result = used.click("liver", clicks, base)

@@ -17,8 +17,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.imaging.nifti import read_nifti
 from VISTA3DCore.imaging.writers import DESCRIPTION, Image, voxel_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from mmap import mmap
 
 import numpy as np
 
@@ -19,10 +20,12 @@ EMPTY_BOX: Box = (slice(0, 0),) * 3
 class ClickResult:
     """What clicks made of a mask.
 
-    :param base: the mask from before the first click (bool [i, j, k] of the input grid), or None for an empty one.
+    :param base: the mask from before the first click that is not settled, bool [i, j, k] of the input grid; None for an
+        empty one.
     :param box: the smallest box of the input grid in which the result differs from the base; empty slices if nowhere.
     :param patch: the result in this box, bool.
-    :param touched: for each click, whether it selected a component to add or remove; False for settled clicks.
+    :param touched: for each click, whether it selected a component to add or remove; False for settled clicks, and
+        for those that the mask before them served already.
     :param encoded: how many windows had to be encoded for this answer.
     :param structure: what was clicked (of a group, the member that was hit), or None for a new object.
     """
@@ -60,3 +63,15 @@ class Suggestion:
     position: tuple[float, float, float]
     score: float
     positive: bool
+
+
+def is_frozen(array: object, mapped: bool = False) -> bool:
+    """Return whether no one can have changed an array: it is read-only, and so is whatever it is a view of.
+
+    :param mapped: whether a file that is mapped read-only counts, which its owner could still write to.
+    """
+    while isinstance(array, np.ndarray):
+        if array.flags.writeable:
+            return False
+        array = array.base
+    return array is None or (mapped and isinstance(array, mmap))

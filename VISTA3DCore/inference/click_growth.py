@@ -1,13 +1,14 @@
 """Objects larger than a window: neighbours of the click's window answer too, so that no mask ends at a box's side.
 
-A neighbour may hold no click. It gets *seeds* instead: a positive place deep inside the part of the clicked object that
-lies in it already, and a negative one deep inside what negative clicks are about to remove. Likewise, a window with
+Only what the newest click is about to change counts. A neighbour may hold no click. It gets *seeds* instead: a positive
+place deep inside the part that lies in it of what a positive click is about to add, and a negative one deep inside what
+a negative click is about to remove. Likewise, a window with
 negative clicks alone learns from seeds inside the base what the object is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -45,9 +46,9 @@ def answer_clicks(
     """Return the network's answer to clicks.
 
     :param shape: of the model grid.
-    :param base: the mask that is corrected, or None.
-    :param grow: use seeds, and ask neighbour windows while what the clicks add or remove touches a window's side,
-        :data:`MOST_NEIGHBOURS` at most. Without it, windows are those of the clicks, as in the reference.
+    :param base: the mask that is shown before the newest click, or None for an empty one.
+    :param grow: use seeds, and ask neighbour windows while what the newest click adds or removes touches a window's
+        side, :data:`MOST_NEIGHBOURS` at most. Without it, windows are those of the clicks, as in the reference.
     :raises Cancelled: between windows.
     """
     windows = policy(prompt.places, shape, encoder.window)
@@ -80,7 +81,7 @@ def _remembered(base: Base) -> Base:
 
 
 Regions = dict[bool, np.ndarray]
-"""On the score map: what positive clicks (True) will add, and what negative clicks (False) will remove."""
+"""On the score map: what the newest clicks will add if they are positive (True), remove if negative (False)."""
 
 
 @dataclass(eq=False)
@@ -117,16 +118,28 @@ class _Growth:
     def _regions(self, score_map: ScoreMap) -> Regions:
         """Find the components that hold clicks; only where some mask touches an open side, because they take time."""
         positive = score_map.scores > 0
-        masks = {True: lambda: positive}
-        if self.base is not None and not all(self.prompt.positive):
-            masks[False] = lambda: self.base(score_map.box) & ~positive & score_map.known
         touches = partial(_open_sides, score_map, answers=self.answers, shape=self.shape, window=self.encoder.window)
-        found = {polarity: mask() for polarity, mask in masks.items()}
-        return {
-            polarity: _clicked_components(score_map, mask, self.prompt, polarity)
-            for polarity, mask in found.items()
-            if any(True for _ in touches(mask=mask))
-        }
+        places, polarities = self._newest()
+        regions = {}
+        for polarity in set(polarities):
+            if self.base is None and not polarity:
+                continue
+            if self.base is None:
+                mask = positive
+            elif polarity:
+                mask = positive & ~self.base(score_map.box)
+            else:
+                mask = self.base(score_map.box) & ~positive & score_map.known
+            if any(True for _ in touches(mask=mask)):
+                clicked = [place for place, one in zip(places, polarities, strict=True) if one == polarity]
+                regions[polarity] = _clicked_components(score_map, mask, clicked)
+        return regions
+
+    def _newest(self) -> tuple[np.ndarray, tuple[bool, ...]]:
+        """Return places and polarities of the clicks that are about to change something."""
+        count = len(self.prompt.positive)
+        first = 0 if self.prompt.newest is None else max(count - self.prompt.newest, 0)
+        return self.prompt.places[first:], self.prompt.positive[first:]
 
     def _seeds(self, start: Shape, regions: Regions) -> list[Token]:
         """Return the places that a window is told beside the clicks in it."""
@@ -200,10 +213,9 @@ def _touching(score_map: ScoreMap, mask: np.ndarray, start: Shape, window: Shape
     return int(np.count_nonzero(face))
 
 
-def _clicked_components(score_map: ScoreMap, mask: np.ndarray, prompt: Prompt, polarity: bool) -> np.ndarray:
-    """Return the components of a mask that hold a click of one polarity."""
+def _clicked_components(score_map: ScoreMap, mask: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the components of a mask that hold one of several places on the model grid."""
     labels, _ = label_components(mask)
-    places = (place for place, positive in zip(prompt.places, prompt.positive, strict=True) if positive == polarity)
     voxels = [voxel_in(score_map, place) for place in places]
     numbers = {int(labels[voxel]) for voxel in voxels if voxel is not None} - {0}
     return np.isin(labels, list(numbers))

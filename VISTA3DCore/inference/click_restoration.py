@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from VISTA3DCore.imaging.geometry import apply_affine, ras_orientation
+from VISTA3DCore.inference.click_history import Shown
 from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.components import memory_order
 from VISTA3DCore.inference.preprocessing import Box
@@ -68,16 +69,17 @@ class ParallelGrids:
             result[self.permutation[axis]] = slice(first, max(min(int(np.floor(ends[1] + 1e-6)) + 1, size), first))
         return tuple(result)
 
-    def mask_on_model(self, mask: np.ndarray, box: Box) -> np.ndarray:
+    def mask_on_model(self, mask: np.ndarray | Shown, box: Box) -> np.ndarray:
         """Return a mask of the input grid at the centres of model voxels (nearest input voxel); False beyond it.
 
+        :param mask: bool [i, j, k] of the input grid; only a box of it is looked at.
         :param box: of the model grid; may reach beyond it.
         """
         result = np.zeros([part.stop - part.start for part in box], dtype=bool)
         rows, inside = [], []
         for axis, part in enumerate(box):
             offset, step = self.line(axis)
-            voxels, size = np.arange(part.start, part.stop), mask.shape[self.permutation[axis]]
+            voxels, size = np.arange(part.start, part.stop), self.target_shape[self.permutation[axis]]
             index = np.floor((voxels - offset) / step + 0.5).astype(np.intp)
             # The outer voxels of the model grid may lie half a voxel beyond the centres of the input's.
             within = (voxels >= 0) & (voxels < self.model_shape[axis])
@@ -86,7 +88,12 @@ class ParallelGrids:
             rows.append(index[valid])
             first = int(valid.argmax())
             inside.append(slice(first, first + len(rows[-1])))
-        found, place = _taken(mask.transpose(self.permutation), rows), result[tuple(inside)]
+        if any(found.size == 0 for found in rows):
+            return result
+        part = [slice(int(found.min()), int(found.max()) + 1) for found in rows]
+        rows = [found - side.start for found, side in zip(rows, part, strict=True)]
+        cut = mask[tuple(part[axis] for axis in np.argsort(self.permutation))].transpose(self.permutation)
+        found, place = _taken(cut, rows), result[tuple(inside)]
         # Plane by plane, because transposing all of it at once misses the processor's cache at every voxel.
         for number in range(place.shape[1]):
             place[:, number] = found[:, number].copy(order="K")
@@ -120,14 +127,10 @@ def answered_mask(
 
 def _taken(array: np.ndarray, rows: list[np.ndarray]) -> np.ndarray:
     """Return ``array[np.ix_(*rows)]``, taken one axis after another in the order of memory, which is far quicker."""
-    if not all(found.size for found in rows):
-        return np.zeros([found.size for found in rows], dtype=array.dtype)
     order = memory_order(array)
-    first = [int(found.min()) for found in rows]
-    part = tuple(slice(low, int(found.max()) + 1) for low, found in zip(first, rows, strict=True))
-    array = array[part].transpose(order)
+    array = array.transpose(order)
     for step, axis in enumerate(order):
-        array = array.take(rows[axis] - first[axis], step)
+        array = array.take(rows[axis], step)
     return array.transpose(np.argsort(order))
 
 

@@ -59,12 +59,14 @@ class Prompt:
     :param positive: [n] polarity.
     :param special: the structure needs special tokens.
     :param zero_shot: the object is none that the model knows.
+    :param newest: how many of the clicks, the last ones, are about to add or remove something; None: all.
     """
 
     places: np.ndarray
     positive: tuple[bool, ...]
     special: bool = False
     zero_shot: bool = False
+    newest: int | None = None
 
     def tokens_in(self, start: Shape, window: Shape, seeds: Sequence[Token] = ()) -> ClickTokens:
         """Return the tokens of the clicks that lie in a window, and of further places in it.

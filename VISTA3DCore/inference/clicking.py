@@ -14,6 +14,7 @@ from VISTA3DCore.anatomy.structure import Structure
 from VISTA3DCore.errors import InputError, ModelError
 from VISTA3DCore.imaging.clicks import Click, positions_of
 from VISTA3DCore.inference.click_cache import ClickCache
+from VISTA3DCore.inference.click_history import Shown
 from VISTA3DCore.inference.click_restoration import ParallelGrids
 from VISTA3DCore.inference.click_scores import ClickBackend, ClickEncoder, ScoreMap
 from VISTA3DCore.inference.click_windows import lattice_window, nearest_voxel, window_image
@@ -79,13 +80,13 @@ class Clicking:
         request.check(self.interaction.grids)
         target = self._target(structure, request.clicks)
         before = self.interaction.encoder.encoded
-        result = self.interaction.apply(request, self._answer(target, request, progress))
+        result = self.interaction.fold(request, *self._kind(target), progress).result
         return replace(result, encoded=self.interaction.encoder.encoded - before, structure=target)
 
     def uncertainty(self, structure: Target, request: ClickRequest, progress: Progress) -> np.ndarray:
         """Return the doubt on the model grid, float32 [i, j, k] in 0..1; 0 where no window answered."""
         request.check(self.interaction.grids)
-        score_map = self._answer(self._target(structure, request.clicks), request, progress)
+        score_map, _ = self._answer(self._target(structure, request.clicks), request, progress)
         doubt = np.zeros(self._grid.shape, dtype=np.float32)
         inner, outer = _overlap(score_map, doubt.shape)
         doubt[outer] = uncertainty_of(score_map.scores[inner], score_map.known[inner])
@@ -96,12 +97,11 @@ class Clicking:
     ) -> tuple[Suggestion, ...]:
         """Return the places that are most worth the next clicks."""
         request.check(self.interaction.grids)
-        score_map = self._answer(self._target(structure, request.clicks), request, progress)
-        shown = self.interaction.apply(request, score_map).mask
+        score_map, shown = self._answer(self._target(structure, request.clicks), request, progress)
         return self.suggest_from(score_map, shown, request.clicks, count)
 
     def suggest_from(
-        self, score_map: ScoreMap, shown: np.ndarray, clicks: Sequence[Click], count: int
+        self, score_map: ScoreMap, shown: np.ndarray | Shown, clicks: Sequence[Click], count: int
     ) -> tuple[Suggestion, ...]:
         """Return suggestions from scores and the mask [i, j, k] of the input grid that the user sees."""
         grid = self._grid
@@ -137,11 +137,18 @@ class Clicking:
         deciding = next((click for click in clicks if click.positive), clicks[0])
         return self.hit(structure, deciding.position)
 
-    def _answer(self, target: Structure | None, request: ClickRequest, progress: Progress) -> ScoreMap:
+    def _kind(self, target: Structure | None) -> tuple[bool, bool]:
+        """Return what the network is told of a structure: whether it needs special tokens, and whether it is new."""
         # A structure of the catalogue that this model never saw is as new to it as any other object.
         zero_shot = target is None or target.index not in self._trained
-        special = target is not None and target.special_click_tokens and not zero_shot
-        return self.interaction.answer(request, special, zero_shot, progress)
+        return target is not None and target.special_click_tokens and not zero_shot, zero_shot
+
+    def _answer(self, target: Structure | None, request: ClickRequest, progress: Progress) -> tuple[ScoreMap, Shown]:
+        """Return the network's answer to the last click, and the mask after it."""
+        kind = self._kind(target)
+        fold = self.interaction.fold(request, *kind, progress.part(0.0, 0.5))
+        answer = self.interaction.answer(request, *kind, progress.part(0.5, 1.0), fold.before, fold.newest)
+        return answer, fold.shown
 
     def _class_scores(self, structures: Sequence[Structure], position: Sequence[float]) -> torch.Tensor:
         """Return the automatic scores [K] at a place, from one window around it."""

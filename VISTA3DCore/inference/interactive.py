@@ -1,13 +1,16 @@
-"""From clicks to a changed mask: prompt the network, bring its answer to the input grid, apply Algorithm 1 there.
+"""From clicks to a changed mask: for each click in turn, prompt the network with all clicks up to it, bring the answer
+to the input grid, and apply Algorithm 1 with this click to the mask that was shown before it.
 
-Only a box of the input grid is computed: the components of the answer that positive clicks touch, and the part of the
-base in which negative clicks may remove something.
+So relative to what a user sees, a positive click only adds and a negative one only removes. A click that the mask
+serves already, such as a negative one outside of it, changes nothing and asks nothing; it prompts the answers to later
+clicks. Only a box of the input grid is computed: the components of the answer that a positive click touches, or the
+part of the mask in which a negative one may remove something.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,14 +18,17 @@ import numpy as np
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click, positions_of
 from VISTA3DCore.imaging.geometry import coverage, spacing_of
-from VISTA3DCore.inference.answers import EMPTY_BOX, ClickResult
+from VISTA3DCore.inference.answers import ClickResult
 from VISTA3DCore.inference.click_growth import answer_clicks
+from VISTA3DCore.inference.click_history import Change, ClickHistory, Shown, moved
 from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
 from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap
+from VISTA3DCore.inference.click_thinning import thinned
 from VISTA3DCore.inference.click_windows import find_policy
-from VISTA3DCore.inference.components import Component, ComponentsOnDemand, bounding_box, memory_order
+from VISTA3DCore.inference.components import Component, ComponentsOnDemand, bounding_box
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.refinement import TOLERANCE_MM, VARIANTS, refine
+from VISTA3DCore.inference.windows import Shape
 from VISTA3DCore.progress import Progress
 
 __all__ = ["ClickRequest", "ClickResult", "Interaction"]
@@ -37,6 +43,13 @@ class ClickRequest:
     settled: int = 0
     policy: str = "reuse"
     variant: str = "paper"
+
+    @property
+    def steps(self) -> list[slice]:
+        """Which clicks change the mask together: each by itself; in the variant of the reference, all of them."""
+        if self.variant == "reference":
+            return [slice(self.settled, len(self.clicks))] if self.settled < len(self.clicks) else []
+        return [slice(number, number + 1) for number in range(self.settled, len(self.clicks))]
 
     def check(self, grids: ParallelGrids) -> None:
         """:raises InputError: with one sentence, if the request cannot be answered."""
@@ -75,7 +88,7 @@ class ClickRequest:
             if np.any(place < -0.5001) or np.any(place > np.array(grids.target_shape) - 0.4999):
                 inside = coverage(grids.target_affine, grids.target_shape)
                 raise InputError(f"The click at {_mm(click)} lies outside the volume, which covers {inside}.")
-            voxel = tuple(np.clip(np.floor(place + 0.5), 0, np.array(grids.target_shape) - 1).astype(int).tolist())
+            voxel = _voxel_at(grids, place)
             if polarity.setdefault(voxel, click.positive) != click.positive:
                 raise InputError(
                     f"A positive and a negative click lie on one voxel, at {_mm(click)}; remove one of them."
@@ -89,7 +102,12 @@ class Interaction:
     """
 
     def __init__(self, encoder: ClickEncoder, grids: ParallelGrids) -> None:
-        self.encoder, self.grids = encoder, grids
+        self.encoder, self.grids, self.history = encoder, grids, ClickHistory()
+
+    def clear(self) -> None:
+        """Forget the encoded windows and the former answers."""
+        self.encoder.clear()
+        self.history.clear()
 
     def warm(self, position: Sequence[float], policy: str, progress: Progress) -> int:
         """Encode the window that a click at a place would use; return how many windows that took (0 or 1)."""
@@ -100,61 +118,126 @@ class Interaction:
         self.encoder.encode(start, progress)
         return self.encoder.encoded - before
 
-    def answer(self, request: ClickRequest, special: bool, zero_shot: bool, progress: Progress) -> ScoreMap:
-        """Return the network's scores for a checked request, on the model grid."""
+    def answer(
+        self,
+        request: ClickRequest,
+        special: bool,
+        zero_shot: bool,
+        progress: Progress,
+        shown: Shown | None = None,
+        newest: int | None = None,
+    ) -> ScoreMap:
+        """Return the network's scores for all clicks of a checked request, on the model grid.
+
+        :param shown: the mask before the newest clicks; None: the base.
+        :param newest: how many of the clicks, the last ones, are about to change it; None: all.
+        """
+        shown = self._base(request) if shown is None else shown
+        grow = request.policy == "reuse"
+        clicks = thinned(request.clicks) if grow else request.clicks
         prompt = Prompt(
-            self.grids.to_model(positions_of(request.clicks)),
-            tuple(click.positive for click in request.clicks),
+            self.grids.to_model(positions_of(clicks)),
+            tuple(click.positive for click in clicks),
             special,
             zero_shot,
+            newest,
         )
         return answer_clicks(
             self.encoder,
             prompt,
             find_policy(request.policy),
             self.grids.model_shape,
-            None if request.base is None else partial(self.grids.mask_on_model, request.base),
+            None if shown.is_empty else partial(self.grids.mask_on_model, shown),
             progress,
-            grow=request.policy == "reuse",
+            grow=grow,
         )
 
-    def apply(self, request: ClickRequest, score_map: ScoreMap) -> ClickResult:
-        """Apply Algorithm 1 to the base with the network's scores, on the input grid."""
-        selecting = request.clicks[request.settled :]
-        box = _working_box(score_map, self.grids, request.base, selecting)
-        idle = (False,) * request.settled
+    def fold(self, request: ClickRequest, special: bool, zero_shot: bool, progress: Progress) -> Fold:
+        """Return what the clicks of a checked request make of the base, one after the other.
+
+        Steps that are remembered of a former request cost nothing.
+        """
+        base, steps = self._base(request), request.steps
+        options = special, zero_shot, request.policy, request.variant, request.settled
+        clicks = request.clicks[: request.settled], *(request.clicks[step] for step in steps)
+        keys = self.history.keys(request.base, options, clicks)
+        changes, shown = self.history.recall(base, keys)
+        for number in range(len(changes), len(steps)):
+            part = progress.part(number / len(steps), (number + 1) / len(steps))
+            changes.append(self._change(shown, request, steps[number], (special, zero_shot), part))
+            shown = shown.changed_by(changes[-1:])
+            self.history.keep(keys[number + 1], changes[-1], shown)
+        return Fold(base, shown, tuple(changes), request.settled)
+
+    def _base(self, request: ClickRequest) -> Shown:
+        return Shown(request.base, self.grids.target_shape)
+
+    def _change(
+        self, shown: Shown, request: ClickRequest, step: slice, kind: tuple[bool, bool], progress: Progress
+    ) -> Change:
+        """Return what the clicks of a step change in the mask shown."""
+        clicks = request.clicks[step]
+        if request.variant == "paper" and self._serves(shown, clicks[0]):
+            return Change((False,))
+        so_far = replace(request, clicks=request.clicks[: step.stop])
+        score_map = self.answer(so_far, *kind, progress, shown, len(clicks))
+        return self._refined(shown, clicks, score_map, request.variant)
+
+    def _serves(self, shown: Shown, click: Click) -> bool:
+        """Return whether a mask is at a click's voxel as the click says."""
+        return shown.holds(_voxel_of(self.grids, click)) == click.positive
+
+    def _refined(self, shown: Shown, clicks: Sequence[Click], score_map: ScoreMap, variant: str) -> Change:
+        """Apply Algorithm 1 with some clicks to the mask shown, on the input grid."""
+        box = _working_box(score_map, self.grids, shown, clicks)
         if box is None:
-            untouched = idle + (False,) * len(selecting)
-            return ClickResult(request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), untouched)
-        base = None if request.base is None else request.base[box]
-        order = (0, 1, 2) if base is None else memory_order(base)
-        positive, known = answered_mask(score_map, self.grids, box, order)
-        base = np.zeros_like(positive) if base is None else base
-        interactive = np.where(known, positive, base)
-        refined = refine(base, interactive, selecting, _box_affine(self.grids, box), variant=request.variant)
-        changed = bounding_box(refined.added | refined.removed)
-        if changed is None:
-            return ClickResult(
-                request.base, self.grids.target_shape, EMPTY_BOX, np.zeros((0, 0, 0), bool), idle + refined.touched
-            )
-        place = _moved(changed, [part.start for part in box])
-        return ClickResult(
-            request.base, self.grids.target_shape, place, refined.mask[changed].copy(), idle + refined.touched
-        )
+            return Change((False,) * len(clicks))
+        positive, known = answered_mask(score_map, self.grids, box, shown.order)
+        mask = shown[box]
+        interactive = np.where(known, positive, mask)
+        refined = refine(mask, interactive, clicks, _box_affine(self.grids, box), variant=variant)
+        return Change.of(refined.added | refined.removed, [part.start for part in box], refined.touched)
 
 
-def _working_box(
-    score_map: ScoreMap, grids: ParallelGrids, base: np.ndarray | None, clicks: Sequence[Click]
-) -> Box | None:
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """What clicks made of a base.
+
+    :param shown: the mask after the last step. :param changes: of each step.
+    :param settled: how many clicks came before the first step.
+    """
+
+    base: Shown
+    shown: Shown
+    changes: tuple[Change, ...]
+    settled: int
+
+    @property
+    def before(self) -> Shown:
+        """The mask before the last step."""
+        return self.base.changed_by(self.changes[:-1])
+
+    @property
+    def newest(self) -> int:
+        """How many clicks the last step has."""
+        return len(self.changes[-1].touched) if self.changes else 0
+
+    @property
+    def result(self) -> ClickResult:
+        touched = (False,) * self.settled + sum((change.touched for change in self.changes), ())
+        return ClickResult(self.base.base, self.base.shape, *self.shown.difference(), touched)
+
+
+def _working_box(score_map: ScoreMap, grids: ParallelGrids, shown: Shown, clicks: Sequence[Click]) -> Box | None:
     """Return the box of the input grid outside of which the clicks can change nothing, or None."""
     boxes = [_around(grids, click) for click in clicks]
     positive = [click for click in clicks if click.positive]
     boxes += _added_boxes(score_map, grids, positive) if positive else []
-    if base is not None and len(positive) < len(clicks):
+    if not shown.is_empty and len(positive) < len(clicks):
         answered = grids.target_box(score_map.box)
-        inner = bounding_box(base[answered])
+        inner = bounding_box(shown[answered])
         if inner is not None:
-            boxes.append(_moved(inner, [part.start for part in answered]))
+            boxes.append(moved(inner, [part.start for part in answered]))
     boxes = [box for box in boxes if all(part.start < part.stop for part in box)]
     if not boxes:
         return None
@@ -185,7 +268,7 @@ def _added_boxes(score_map: ScoreMap, grids: ParallelGrids, clicks: Sequence[Cli
         near = np.argwhere(blocks[tuple(map(slice, low, high))])
         found |= {id(component): component for component in components.of_each(low + near)}
     boxes = (_tight(positive, one.box, steps) for one in found.values())
-    return [grids.target_box(_moved(box, score_map.start)) for box in boxes if box is not None]
+    return [grids.target_box(moved(box, score_map.start)) for box in boxes if box is not None]
 
 
 def _halved(mask: np.ndarray) -> np.ndarray:
@@ -204,12 +287,8 @@ def _tight(mask: np.ndarray, blocks: Box, margin: np.ndarray) -> Box | None:
     inner = bounding_box(mask[outer])
     if inner is None:
         return None
-    box = _moved(inner, [part.start for part in outer])
+    box = moved(inner, [part.start for part in outer])
     return tuple(slice(part.start - more, part.stop + more) for part, more in zip(box, margin.tolist(), strict=True))
-
-
-def _moved(box: Box, by: Sequence[int]) -> Box:
-    return tuple(slice(part.start + step, part.stop + step) for part, step in zip(box, by, strict=True))
 
 
 def _widen(mask: np.ndarray, axis: int, steps: int) -> None:
@@ -219,6 +298,15 @@ def _widen(mask: np.ndarray, axis: int, steps: int) -> None:
         before = lines.copy()
         lines[1:] |= before[:-1]
         lines[:-1] |= before[1:]
+
+
+def _voxel_of(grids: ParallelGrids, click: Click) -> Shape:
+    return _voxel_at(grids, grids.to_target(np.array(click.position)))
+
+
+def _voxel_at(grids: ParallelGrids, place: np.ndarray) -> Shape:
+    """Return the input voxel of a fractional index; the outer voxels reach to the volume's border."""
+    return tuple(np.clip(np.floor(place + 0.5), 0, np.array(grids.target_shape) - 1).astype(int).tolist())
 
 
 def _around(grids: ParallelGrids, click: Click) -> Box:

@@ -10,7 +10,9 @@ within that voxel, otherwise at most a tolerance, from the click to the voxel's 
 the click is served already; otherwise it touches the component of that voxel. Equidistant components: the one with more
 voxels, then the one whose nearest voxel comes first by R, then A, then S. So the result depends on places alone, not on
 the order of clicks or on how the array lies in memory; A and Q may be cropped to any box that holds the components and
-the clicks' surroundings; and refining a result again with the same clicks changes nothing.
+the clicks' surroundings; and refining a result again with the same clicks changes nothing. A session refines with one
+click after the other, each with an answer of its own, so there the order counts
+(:mod:`VISTA3DCore.inference.interactive`).
 """
 
 from __future__ import annotations

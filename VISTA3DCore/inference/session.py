@@ -66,7 +66,7 @@ class Session:
         """Drop the features and the encoded windows; what needs them computes them anew, with the same result."""
         self._automatic.features.clear()
         if "_first_clicking" in self.__dict__:
-            self._first_clicking.interaction.encoder.clear()
+            self._first_clicking.interaction.clear()
 
     def close(self) -> None:
         """Free the image and the features; the session cannot be used any more."""
@@ -192,8 +192,10 @@ class Session:
     ) -> ClickResult:
         """Segment or correct one object by clicks.
 
-        The answer depends on the arguments alone. So to undo, remove, move or flip a click, ask again with the changed
-        list: the result is as if it had been so from the start, and no window is encoded again.
+        The result is a fold over the list: relative to the mask that the clicks before it made of the base, a positive
+        click only adds and a negative one only removes, in the component that it touches. It depends on the arguments
+        alone. So to undo, remove, move or flip a click, ask again with the changed list: the result is as if it had
+        been so from the start. What is new of a list costs answers; no window is encoded again.
 
         :param structure: a name, index or structure of the catalogue (of a group, the click goes to the member that it
             hits), or None for an object without a class.

@@ -12,7 +12,7 @@ import numpy as np
 from VISTA3DCore.errors import InputError, VistaError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
-from VISTA3DCore.inference.answers import EMPTY_BOX, ClickResult, Suggestion
+from VISTA3DCore.inference.answers import EMPTY_BOX, ClickResult, Suggestion, is_frozen
 from VISTA3DCore.worker.arrays import SharedDirectory
 from VISTA3DCore.worker.client import plain_target, segment_params
 from VISTA3DCore.worker.protocol import (
@@ -233,19 +233,10 @@ class _SentBase:
     def _holds(self, base: np.ndarray) -> bool:
         if self._content is None:
             return False
-        if base is self._array and _is_frozen(base):
+        if base is self._array and is_frozen(base):
             return True
         base = np.asarray(base)
         return base.dtype == self._content.dtype and np.array_equal(base, self._content)
-
-
-def _is_frozen(array: object) -> bool:
-    """Whether nobody can have changed an array: it is read-only, and so is whatever it is a view of."""
-    while isinstance(array, np.ndarray):
-        if array.flags.writeable:
-            return False
-        array = array.base
-    return array is None
 
 
 def warn_of(notes: Sequence[str]) -> None:

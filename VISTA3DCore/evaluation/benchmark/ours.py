@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,8 +161,15 @@ class OurSide:
         if count == 1:
             self._session.warm(clicks[0].position)
         else:
-            self._session.click(self._classes[1][0], clicks[:-1])
+            shown = self._session.click(self._classes[1][0], clicks[:-1]).mask
+            # A click that the mask serves already would ask the network nothing.
+            clicks[-1] = replace(clicks[-1], positive=not shown[self._voxel(clicks[-1], shown.shape)])
         return self._timed_click(clicks, watch)
+
+    def _voxel(self, click: Click, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the voxel of a click; the volume for clicks is the model grid."""
+        index = apply_affine(np.linalg.inv(self._session.model_grid[1]), np.array(click.position))
+        return tuple(np.clip(np.floor(index + 0.5), 0, np.subtract(shape, 1)).astype(int).tolist())
 
     def _timed_click(self, clicks: list[Click], watch: Stopwatch) -> dict[str, Any]:
         with watch.stage("click"):
