@@ -137,6 +137,15 @@ def test_points_that_are_not_selected_are_left_out_and_said(save_points: Callabl
         ("foreground", "neg_clicks", True),
         ("", "neg_clicks", False),
         ("not negative", "points", True),
+        ("negligible", "points", True),
+        ("negligible", "neg", False),
+        ("posterior wall", "neg", False),
+        ("backgrounds", "points", True),
+        ("positron", "negative points", False),
+        ("neg1", "points", False),
+        ("neg_1", "points", False),
+        ("NegativePoints-1", "points", False),
+        ("F-1", "negativePoints", False),
     ],
 )
 def test_polarity_by_name(save_points: Callable, label: str, file: str, positive: bool) -> None:

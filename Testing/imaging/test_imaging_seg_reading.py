@@ -201,7 +201,43 @@ def test_a_mask_of_ones_may_be_anything(tmp_path: Path, volume: Volume) -> None:
         read_mask(tmp_path / "five.nii", volume, catalogue()["spleen"])
 
 
-@pytest.mark.parametrize("values", [A * 0.5, -A.astype(np.float32), A * 70000.0, np.where(A, np.nan, 0)])
+@pytest.mark.parametrize("value", [255, 65535])
+def test_a_mask_of_the_highest_value_may_be_anything_too(tmp_path: Path, volume: Volume, value: int) -> None:
+    nib.save(nib.Nifti1Image(np.where(A, value, 0).astype(np.uint16), volume.affine), tmp_path / "mask.nii.gz")
+    stored = StoredSegmentation.read(tmp_path / "mask.nii.gz")
+    for structure in (None, catalogue()["spleen"], new_object(), catalogue()["liver"]):
+        segment = stored.find(structure)
+        np.testing.assert_array_equal(stored.mask(segment, volume), A)
+        assert stored.structure(segment, catalogue("vista3d-ctmr")) is None
+    # Beside other labels it is a label like any other.
+    both = np.where(A, value, np.where(C, LIVER, 0)).astype(np.uint16)
+    nib.save(nib.Nifti1Image(both, volume.affine), tmp_path / "labels.nii.gz")
+    with pytest.raises(InputError, match="no segment 'spleen'; choose one of 'liver'"):
+        read_mask(tmp_path / "labels.nii.gz", volume, catalogue()["spleen"])
+
+
+HIGH = 4_000_000_007
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd"])
+def test_labels_of_32_bits(tmp_path: Path, volume: Volume, suffix: str) -> None:
+    values = np.where(A, HIGH, np.where(C, 70000, 0)).astype(np.uint32)
+    image = sitk.GetImageFromArray(values.T)
+    lps = lps_to_ras(volume.affine)
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    path = tmp_path / f"labels{suffix}"
+    sitk.WriteImage(image, str(path))
+    stored = StoredSegmentation.read(path)
+    assert [segment.value for segment in stored.segments] == [70000, HIGH]
+    np.testing.assert_array_equal(read_mask(path, volume, None, str(HIGH)), A)
+    (labels,) = stored.label_maps(dict(zip(stored.segments, (7, 8), strict=True)), volume)
+    np.testing.assert_array_equal(labels, np.where(A, 8, np.where(C, 7, 0)))
+
+
+@pytest.mark.parametrize("values", [A * 0.5, -A.astype(np.float32), np.where(A, np.inf, 0), np.where(A, np.nan, 0)])
 def test_what_is_no_label_map(tmp_path: Path, volume: Volume, values: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(np.asarray(values, np.float32), volume.affine), tmp_path / "a.nii.gz")
     with pytest.raises(InputError, match="not a label map"):

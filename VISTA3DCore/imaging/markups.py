@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,8 +28,10 @@ _MAX_BYTES = 8 << 20
 
 # Slicer's numbers for coordinate systems (vtkMRMLStorageNode), which Slicer 4.10 and older wrote; 2 is IJK.
 _TO_RAS = {"RAS": (1.0, 1.0, 1.0), "0": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0), "1": (-1.0, -1.0, 1.0)}
-_NEGATIVE = ("neg", "-", "\N{MINUS SIGN}", "background")
-_POSITIVE = ("pos", "+", "foreground")
+_NEGATIVE = ("neg", "negative", "negatives", "background", "-", "\N{MINUS SIGN}")
+_POSITIVE = ("pos", "positive", "positives", "foreground", "+")
+# What a name begins with: a sign, or a word; the next word of "NegativePoints" begins at its capital.
+_FIRST_WORD = re.compile(r"[-+\N{MINUS SIGN}]|[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
 # vtkMRMLMarkupsNode::PositionDefined and the columns of a point's line in Slicer 5 (older files lack the last ones).
 _DEFINED = "2"
 _COLUMNS = ("id", *"xyz", "ow", "ox", "oy", "oz", "vis", "sel", "lock", "label", "desc", "associatedNodeID", "status")
@@ -55,12 +58,15 @@ class MarkupPoint:
     def positive(self) -> bool:
         """The polarity that its names tell; the label is asked before the list's name, and silence means positive.
 
-        ``neg...``, ``background...`` or a minus sign at the beginning mean negative, ``pos...``, ``foreground...`` or
-        a plus sign positive; upper and lower case do not matter.
+        The first word counts, as a whole: ``neg``, ``negative``, ``background`` or a minus sign mean negative, ``pos``,
+        ``positive``, ``foreground`` or a plus sign positive. So ``neg-1`` and ``Negative_2`` are negative, but
+        ``negligible`` and ``posterior`` say nothing. Upper and lower case do not matter.
         """
-        for name in (self.label.strip().casefold(), self.markup.strip().casefold()):
-            if name.startswith(_NEGATIVE + _POSITIVE):
-                return name.startswith(_POSITIVE)
+        for name in (self.label, self.markup):
+            found = _FIRST_WORD.match(name.strip())
+            word = found[0].casefold() if found else ""
+            if word in _NEGATIVE + _POSITIVE:
+                return word in _POSITIVE
         return True
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 
 import numpy as np
 
 from VISTA3DCore.anatomy import naming
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.anatomy.structure import TISSUE, Structure
+from VISTA3DCore.anatomy.structure import TISSUE, Code, Structure, new_object
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.itk import read_layers
 from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
@@ -20,7 +20,8 @@ from VISTA3DCore.imaging.volume import Volume, check_affine
 from VISTA3DCore.paths import expanded
 
 _SEGMENT_KEY = re.compile(r"Segment(\d+)_(\w+)")
-_HIGHEST_LABEL = 65535
+# Programs write a mask as 0 and 1, or as 0 and the highest value of its type, so that it can be seen.
+_MASK_VALUES = (1, 255, 65535)
 _MOST_NAMES = 12
 # How a segment tells what it is, the surest first.
 _BY_NAME, _BY_INDEX, _BY_CODE = range(3)
@@ -36,6 +37,8 @@ class StoredSegment:
     :param id: Slicer's identifier; in label maps the label as text.
     :param index: the catalogue index that a file of ours, or a label map, gives.
     :param codes: category, type, type modifier, region and its modifier, as "scheme^value" or "".
+    :param color: red, green, blue, 0 to 255, or None.
+    :param entry: its terminology as Slicer writes it, or "".
     """
 
     name: str
@@ -44,6 +47,21 @@ class StoredSegment:
     id: str = ""
     index: int | None = None
     codes: tuple[str, ...] = ()
+    color: tuple[int, int, int] | None = None
+    entry: str = ""
+
+    def as_object(self, index: int, name: str) -> Structure:
+        """Return a structure that keeps the segment's name for people, its color and its codes.
+
+        :param index: its label from now on. :param name: its official name.
+        """
+        fields = (self.entry.split("~") + [""] * 7)[:7]
+        codes = dict(
+            zip(("category", "type", "type_modifier", "", "region", "region_modifier"), fields[1:], strict=True)
+        )
+        known = {field: code for field, text in codes.items() if field and (code := _code(text))}
+        color = {"color": self.color} if self.color else {}
+        return replace(new_object(), index=index, name=name, display_name=self.name, **color, **known)
 
     def fit(self, structure: Structure) -> int | None:
         """Return how the segment tells that it is a structure (smaller is surer), or None if it does not."""
@@ -121,9 +139,18 @@ class StoredSegmentation:
         return self._only(list(self.segments), None)
 
     def structure(self, segment: StoredSegment, structures: Iterable[Structure]) -> Structure | None:
-        """Return which of several structures a segment is; None if it is none of them, or the file a mask of ones."""
-        is_mask_of_ones = segment.value == 1 and segment.id == "1" and len(self.segments) == 1
-        return None if is_mask_of_ones else segment.structure(structures)
+        """Return which of several structures a segment is; None if it is none of them, or the file a mask."""
+        return None if self.is_mask else segment.structure(structures)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the file is a label map of one value that says no more than "inside": 1, 255 or 65535."""
+        return len(self.segments) == 1 and _is_mask([self.segments[0].value]) and self.holds_labels
+
+    @property
+    def holds_labels(self) -> bool:
+        """Whether the file is a label map, whose labels have no names."""
+        return all(segment.id == str(segment.value) for segment in self.segments)
 
     def _is_plain(self, structure: Structure) -> bool:
         """Whether the file has one segment only, which is not known to be another structure."""
@@ -166,13 +193,22 @@ class StoredSegmentation:
         :raises InputError: if the geometry is another one and ``resample`` is False.
         """
         for number, layer in enumerate(self._layers):
-            table = np.zeros(_HIGHEST_LABEL + 1, dtype=np.uint16)
-            for segment, label in labels.items():
-                if segment.layer == number and 0 < segment.value <= _HIGHEST_LABEL:
-                    table[segment.value] = label
-            if table.any():
-                values = np.clip(layer, 0, _HIGHEST_LABEL).astype(np.uint16)
-                yield place(table[values], self._affine, grid_of, self.name, resample)
+            wanted = {segment.value: label for segment, label in labels.items() if segment.layer == number}
+            if wanted:
+                yield place(_relabeled(layer, wanted), self._affine, grid_of, self.name, resample)
+
+
+def _relabeled(layer: np.ndarray, labels: Mapping[int, int]) -> np.ndarray:
+    """Return a label map, uint16 of the layer's shape, with other labels; those that are not mentioned become 0."""
+    values = np.array(sorted(labels))
+    new = np.array([labels[value] for value in values.tolist()], dtype=np.uint16)
+    result = np.zeros(layer.shape, dtype=np.uint16)
+    for k in range(layer.shape[2]):
+        inside = layer[:, :, k] != 0
+        old = layer[:, :, k][inside]
+        place_of = np.searchsorted(values, old).clip(max=len(values) - 1)
+        result[:, :, k][inside] = np.where(values[place_of] == old, new[place_of], 0)
+    return result
 
 
 def read_mask(
@@ -220,7 +256,23 @@ def _slicer_segment(number: int, keys: Mapping[str, str]) -> StoredSegment:
         id=keys.get("ID", ""),
         index=int(index) if index.isdecimal() else None,
         codes=_codes(tags.get("TerminologyEntry", "")),
+        color=_color(keys.get("Color", "")),
+        entry=tags.get("TerminologyEntry", ""),
     )
+
+
+def _color(text: str) -> tuple[int, int, int] | None:
+    """Return a color that a header gives as three numbers from 0 to 1; None if it does not."""
+    try:
+        red, green, blue = (round(255 * min(max(float(channel), 0.0), 1.0)) for channel in text.split())
+    except ValueError:
+        return None
+    return red, green, blue
+
+
+def _code(text: str) -> Code | None:
+    scheme, value, meaning = (text.split("^") + [""] * 3)[:3]
+    return Code(value, scheme, meaning) if scheme and value else None
 
 
 def _codes(entry: str) -> tuple[str, ...]:
@@ -234,18 +286,24 @@ def _label_segments(layers: list[np.ndarray], name: str) -> tuple[list[np.ndarra
     """Return a label map as the only layer, and its labels."""
     if len(layers) != 1:
         raise InputError(f"'{name}' is a colour or vector image; give a label map or a .seg.nrrd file.")
+    values = _labels(layers[0], name)
+    if _is_mask(values) and values != [1]:
+        return layers, [StoredSegment(str(values[0]), values[0], id=str(values[0]))]
     known = catalogue("vista3d-ctmr")
-    names = {value: known[value].name if value in known else str(value) for value in _labels(layers[0], name)}
+    names = {value: known[value].name if value in known else str(value) for value in values}
     return layers, [StoredSegment(names[value], value, id=str(value), index=value) for value in names]
 
 
-def _labels(array: np.ndarray, name: str) -> Iterator[int]:
-    """Yield the labels of a label map, without 0."""
-    present = np.zeros(_HIGHEST_LABEL + 1, dtype=bool)
+def _is_mask(values: Sequence[int]) -> bool:
+    return len(values) == 1 and values[0] in _MASK_VALUES
+
+
+def _labels(array: np.ndarray, name: str) -> list[int]:
+    """Return the labels of a label map, without 0, in order."""
+    present: set[float] = set()
     for k in range(array.shape[2]):
-        plane = array[:, :, k]
-        labels = np.clip(np.nan_to_num(plane), 0, _HIGHEST_LABEL).astype(np.int64)
-        if not np.array_equal(labels, plane):
-            raise InputError(f"'{name}' is not a label map: its voxels are not whole numbers from 0 to 65535.")
-        present[labels] = True
-    yield from (int(value) for value in np.flatnonzero(present) if value)
+        labels = np.unique(array[:, :, k])
+        if not np.all(np.isfinite(labels)) or np.any(labels < 0) or np.any(labels != np.floor(labels)):
+            raise InputError(f"'{name}' is not a label map: its voxels are not whole numbers of 0 or more.")
+        present.update(labels.tolist())
+    return sorted(int(value) for value in present if value)
