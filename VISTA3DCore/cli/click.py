@@ -75,8 +75,8 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     polarity: Annotated[
         list[Polarity],
         typer.Option(
-            help="Of the markups, once for all files or once for each; auto: points whose label or list is called "
-            "neg..., background... or -... are negative.",
+            help="Of the markups, once for all files or once for each; auto: points whose label or list begins with "
+            "the word neg, negative or background, or with a minus sign, are negative.",
             show_default="auto",
         ),
     ] = [],  # noqa: B006
@@ -130,7 +130,7 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     """Segment or correct one object by clicks: only what the clicks point at changes.
 
     Positions are RAS millimetres. Positive clicks add, negative ones remove; the rest of the base stays as it is. The
-    result holds the object and the base's other structures, untouched, as far as the catalogue knows them.
+    result holds the object and the base's other segments, untouched.
 
     **Examples**
 
@@ -266,6 +266,7 @@ def _run(
     with engine.loaded(wishes, progress.part(0.02, 0.1)) as segmenter:
         found, base = _answer(segmenter, volume, clicks, asked, outputs, progress, quiet)
     progress.update(0.95, "Writing the results")
+    _warn_of_nothing(found)
     segmentation = _segmentation(found, base, segmenter, volume)
     segmentation.provenance.update(_provenance(clicks, asked))
     files = _write(volume, segmentation, clicks, outputs, progress)
@@ -310,6 +311,16 @@ def _warn_of_unknown(structure: Structure | None, segmenter: engine.Loaded) -> N
     if structure is not None and structure.index not in segmenter.trained:
         sentence = f"The model was not trained for '{structure.name}'; it is treated as a new object."
         warnings.warn(sentence, UserWarning, stacklevel=2)
+
+
+def _warn_of_nothing(found: ClickResult) -> None:
+    if found.mask.any():
+        return
+    if found.base is None:
+        sentence = "Nothing was found: the result is empty. Click nearer to the middle of the object."
+    else:
+        sentence = "Nothing is left: the clicks removed all of the base."
+    warnings.warn(sentence, UserWarning, stacklevel=2)
 
 
 def _segmentation(found: ClickResult, base: Base | None, segmenter: engine.Loaded, volume: Volume) -> Segmentation:

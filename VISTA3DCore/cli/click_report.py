@@ -78,13 +78,13 @@ class ClickReport:
         changes = f"{self.added:,} voxels added, {self.removed:,} removed"
         took = f"{duration(self.seconds)} on {self.device}"
         say(f"{self.structure.display_name}: {self.millilitres:.1f} ml, {changes}, in {took}.")
-        if not self.added + self.removed:
-            empty = "Nothing was found: the result is empty."
-            say("Nothing changed: the result equals the base." if self.millilitres else empty, "yellow")
+        if self.millilitres and not self.added + self.removed:
+            say("Nothing changed: the result equals the base.", "yellow")
         idle = [click for click, touched in zip(self.clicks, self.touched, strict=True) if not touched]
         if idle:
             places = "; ".join(_described(click) for click in idle[:5]) + ("; ..." if len(idle) > 5 else "")
-            say(f"Without effect, because the model proposes no change there: {places}.", "yellow")
+            reason = "because the mask was so already, or the model proposes no change there"
+            say(f"Without effect, {reason}: {places}.", "yellow")
         for file in self.files:
             say(f"Wrote {file}")
 
@@ -98,6 +98,7 @@ class ClickReport:
             "image": str(image),
             "files": [str(file) for file in self.files],
             "structure": {"index": self.structure.index, "name": self.structure.name},
+            "empty": self.millilitres == 0,
             "volume_ml": round(self.millilitres, 4),
             "voxels_added": self.added,
             "voxels_removed": self.removed,

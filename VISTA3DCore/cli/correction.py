@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,13 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.anatomy.structure import Structure, new_object
+from VISTA3DCore.anatomy.structure import NEW_OBJECT_INDEX, Structure, new_object
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
     from VISTA3DCore.imaging.volume import Volume
+
+
+_HIGHEST_LABEL = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,21 +55,53 @@ class Base:
         return found or replace(new_object(), **names)
 
     def others(self, edited: Structure, known: Catalogue) -> dict[StoredSegment, Structure]:
-        """Return the other segments that are structures of the catalogue, each structure once."""
-        found: dict[int, tuple[StoredSegment, Structure]] = {}
-        left_out = []
-        for segment in self.stored.segments:
+        """Return the other segments, in the file's order; a note tells of those that are no structure of their own.
+
+        A segment that the catalogue does not know, or whose structure is there already, keeps its name, color and
+        codes. Its label stays where a label map gives it one that nothing else has, or becomes one above
+        :data:`NEW_OBJECT_INDEX`.
+        """
+        rest = [segment for segment in self.stored.segments if segment is not self.segment]
+        found: dict[int, StoredSegment] = {}
+        for segment in rest:
             structure = self.stored.structure(segment, known)
-            if segment is self.segment:
-                continue
-            if structure is None or structure.index in (edited.index, *found):
-                left_out.append(f"'{segment.name}'")
-            else:
-                found[structure.index] = segment, structure
-        if left_out:
-            reason = "the catalogue does not know them, or they are there twice"
-            warnings.warn(f"Not in the result, because {reason}: {', '.join(left_out)}.", UserWarning, stacklevel=2)
-        return dict(found.values())
+            if structure is not None and structure.index not in (edited.index, *found):
+                found[structure.index] = segment
+        structures = {segment: known[index] for index, segment in found.items()}
+        names = {_as_file_name(one.name) for one in (edited, *structures.values())}
+        labels = {edited.index, *found}
+        kept = []
+        for segment in rest:
+            if segment not in structures:
+                label = self._free_label(segment, labels, known)
+                structures[segment] = segment.as_object(label, _unique(segment.name, names))
+                labels.add(label)
+                kept.append(f"'{segment.name}' (label {label})")
+        if kept:
+            reason = "though the catalogue does not know them, or they are there twice"
+            warnings.warn(f"Kept as they are, {reason}: {', '.join(kept)}.", UserWarning, stacklevel=2)
+        return {segment: structures[segment] for segment in rest}
+
+    def _free_label(self, segment: StoredSegment, labels: set[int], known: Catalogue) -> int:
+        own = segment.value if self.stored.holds_labels else 0
+        if 0 < own <= _HIGHEST_LABEL and own not in labels and own not in known:
+            return own
+        label = next(label for label in range(NEW_OBJECT_INDEX + 1, _HIGHEST_LABEL + 2) if label not in labels)
+        if label > _HIGHEST_LABEL:
+            raise InputError(f"'{self.stored.name}' holds more segments than a result can; give a base with fewer.")
+        return label
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """Return a name, numbered if another one would give the same name of a file; it is taken from now on."""
+    numbered = (f"{name} {number}" for number in itertools.count(2))
+    free = next(one for one in itertools.chain([name], numbered) if _as_file_name(one) not in taken)
+    taken.add(_as_file_name(free))
+    return free
+
+
+def _as_file_name(name: str) -> str:
+    return "".join(character if character.isalnum() else "_" for character in name).casefold()
 
 
 def corrected(

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.anatomy.structure import NEW_OBJECT_INDEX
+from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.seg_reading import StoredSegmentation
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
@@ -89,23 +90,112 @@ def test_others_of_the_base_stay_as_they_are(
 ) -> None:
     path, masks = base
     summary = click("-c", "liver", "--base", path, "-p", as_text(in_mm(volume, (5, 16, 18))), "--json", output=output)
-    assert any("'Strange'" in note for note in summary["notes"])
+    assert any(f"'Strange' (label {NEW_OBJECT_INDEX + 1})" in note for note in summary["notes"])
     assert summary["structure"]["name"] == "liver"
     if output == "out.seg.nrrd":
         found = masks_of(tmp_path / output)
         liver = found.pop("Liver")
-        assert found.keys() == {"Spleen", "Hepatic tumor"}
+        assert found.keys() == {"Spleen", "Hepatic tumor", "Strange"}
     else:
         labels = np.asarray(nibabel.load(tmp_path / output).dataobj)
         liver = labels == LIVER
         extra = tmp_path / "out_hepatic_tumor.nii.gz"
         found = {"Spleen": labels == SPLEEN, "Hepatic tumor": np.asarray(nibabel.load(extra).dataobj) > 0}
-        if (tmp_path / "out_spleen.nii.gz").exists():  # the corrected liver reaches into it
-            found["Spleen"] = np.asarray(nibabel.load(tmp_path / "out_spleen.nii.gz").dataobj) > 0
+        found["Strange"] = labels == NEW_OBJECT_INDEX + 1
+        for name in ("Spleen", "Strange"):
+            beside = tmp_path / f"out_{name if name == 'Strange' else name.lower()}.nii.gz"
+            if beside.exists():  # the corrected liver reaches into it
+                found[name] = np.asarray(nibabel.load(beside).dataobj) > 0
     for name, mask in found.items():
         np.testing.assert_array_equal(mask, masks[name])
     assert (liver & ~masks["Liver"]).sum() == summary["voxels_added"]
     assert (masks["Liver"] & ~liver).sum() == summary["voxels_removed"] == 0
+
+
+def _slicer_base(path: Path, volume: Volume, segments: dict[str, tuple[int, np.ndarray]]) -> None:
+    """Write a segmentation as Slicer does: one layer of 32 bits, any labels, names, colors and codes."""
+    labels = sum(np.where(mask, np.uint32(value), np.uint32(0)) for value, mask in segments.values())
+    image = sitk.GetImageFromArray(labels.T)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine
+    image.SetSpacing(list(volume.spacing))
+    image.SetDirection((lps[:3, :3] / volume.spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    for number, (name, (value, _)) in enumerate(segments.items()):
+        keys = {"ID": f"Segment_{number}", "Name": name, "LabelValue": value, "Layer": 0, "Color": "0.2 0.4 0.6"}
+        keys["Tags"] = "TerminologyEntry:T~SCT^49755003^Morphologically Altered Structure~SCT^4147007^Mass~^^~A~^^~^^|"
+        for key, text in keys.items():
+            image.SetMetaData(f"Segment{number}_{key}", str(text))
+    sitk.WriteImage(image, str(path), useCompression=True)
+
+
+def test_segments_survive_whatever_their_labels_and_names(click: Callable, volume: Volume, tmp_path: Path) -> None:
+    boxes = [(slice(2 + 5 * n, 6 + 5 * n), slice(10, 14), slice(10, 20)) for n in range(6)]
+    names = ["Liver", "Spleen", "my tumor", "My_Tumor", "liver", "Segment_1"]
+    values = [70000, 3, 65536, 4_000_000_000, 9, 255]
+    masks = {name: np.zeros(volume.shape, bool) for name in names}
+    for name, box in zip(names, boxes, strict=True):
+        masks[name][box] = True
+    path = tmp_path / "base.seg.nrrd"
+    _slicer_base(path, volume, dict(zip(names, zip(values, masks.values(), strict=True), strict=True)))
+    place = ("-p", as_text(in_mm(volume, VOXEL)))
+    click("-c", "spleen", "--base", path, *place, "-q")
+    found = masks_of(tmp_path / "out.seg.nrrd")
+    assert found.keys() == set(names)
+    for name in set(names) - {"Spleen"}:
+        np.testing.assert_array_equal(found[name], masks[name])
+    image = sitk.ReadImage(str(tmp_path / "out.seg.nrrd"))
+    ids = [image.GetMetaData(f"Segment{number}_ID").casefold() for number in range(len(names))]
+    assert len(set(ids)) == len(names)
+    number = next(n for n in range(len(names)) if image.GetMetaData(f"Segment{n}_Name") == "my tumor")
+    assert image.GetMetaData(f"Segment{number}_Color") == "0.2 0.4 0.6"
+    assert "SCT^4147007^Mass" in image.GetMetaData(f"Segment{number}_Tags")
+    # What was kept is kept again.
+    click("-c", "spleen", "--base", tmp_path / "out.seg.nrrd", *place, "-q", output="again.seg.nrrd")
+    again = masks_of(tmp_path / "again.seg.nrrd")
+    for name in set(names) - {"Spleen"}:
+        np.testing.assert_array_equal(again[name], masks[name])
+
+
+def test_unknown_labels_of_a_label_map_stay_what_they_are(click: Callable, volume: Volume, tmp_path: Path) -> None:
+    labels = np.zeros(volume.shape, np.int32)
+    for number, value in enumerate((LIVER, 400, 70000, NEW_OBJECT_INDEX)):
+        labels[2 + 5 * number : 6 + 5 * number, 10:14, 10:20] = value
+    nibabel.save(nibabel.Nifti1Image(labels, volume.affine), tmp_path / "labels.nii.gz")
+    place = ("-p", as_text(in_mm(volume, (34, 25, 30))))
+    summary = click("-c", "liver", "--base", tmp_path / "labels.nii.gz", *place, "--json", output="out.nii.gz")
+    found = np.asarray(nibabel.load(tmp_path / "out.nii.gz").dataobj)
+    for stored, kept in ((400, 400), (70000, NEW_OBJECT_INDEX + 1), (NEW_OBJECT_INDEX, NEW_OBJECT_INDEX)):
+        voxels = found == kept
+        extra = next(iter(tmp_path.glob(f"out_{stored}.nii.gz")), None)  # the liver reached into it
+        voxels = voxels if extra is None else np.asarray(nibabel.load(extra).dataobj) > 0
+        np.testing.assert_array_equal(voxels, labels == stored)
+    assert any(f"'70000' (label {NEW_OBJECT_INDEX + 1})" in note for note in summary["notes"])
+
+
+def test_a_mask_of_0_and_255_is_the_object_that_is_clicked(click: Callable, volume: Volume, tmp_path: Path) -> None:
+    mask = np.zeros(volume.shape, np.uint8)
+    mask[2:6, 10:14, 10:20] = 255
+    nibabel.save(nibabel.Nifti1Image(mask, volume.affine), tmp_path / "mask.nii.gz")
+    place = ("-p", as_text(in_mm(volume, VOXEL)), "--base", tmp_path / "mask.nii.gz", "--json")
+    for kind, name in ((("-c", "liver"), "Liver"), (("--new-object",), "New object")):
+        summary = click(*kind, *place)
+        found = masks_of(tmp_path / "out.seg.nrrd")
+        assert found.keys() == {name}
+        assert (found[name] & (mask > 0)).sum() == (mask > 0).sum()
+        assert summary["voxels_added"] == found[name].sum() - (mask > 0).sum()
+
+
+def test_nothing_found_is_said(click: Callable, volume: Volume, model: Path, tmp_path: Path) -> None:
+    from VISTA3DCore.inference.segmenter import Segmenter
+
+    with Segmenter.from_pretrained(model).open(volume) as session:
+        places = [in_mm(volume, voxel) for voxel in np.ndindex(*np.floor_divide(volume.shape, 7))]
+        empty = next(one for one in places if not session.click("liver", [Click(one)]).changed)
+    summary = click("-c", "liver", "-p", as_text(empty), "--json")
+    assert summary["empty"]
+    assert any("Nothing was found" in note for note in summary["notes"])
+    assert "Nothing was found" in click("-c", "liver", "-p", as_text(empty), "-q").stderr
+    assert not click("-c", "liver", "-p", as_text(in_mm(volume, VOXEL)), "--json")["empty"]
 
 
 def test_a_segment_may_be_chosen_and_keeps_its_name(
@@ -188,7 +278,7 @@ def test_a_click_without_effect_is_said(click: Callable, volume: Volume, tmp_pat
     alone = ("-c", "liver", "--base", tmp_path / "out.seg.nrrd", "-n", as_text(in_mm(volume, far)))
     said = click(*alone, output="again.seg.nrrd").stderr
     assert "Nothing changed: the result equals the base." in said
-    assert "Without effect, because the model proposes no change there: negative click at" in said
+    assert "the model proposes no change there: negative click at" in said
     np.testing.assert_array_equal(masks_of(tmp_path / "again.seg.nrrd")["Liver"], mask)
     summary = click(*alone, "--json", output="again.seg.nrrd")
     assert (summary["voxels_changed"], summary["box"]) == (0, None)
