@@ -13,7 +13,8 @@ from engine_helpers import EngineUnderTest, running_engine
 from refinement_helpers import TUMOR, Clicking
 
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DSegmentLib.logic.click_session import Choice, ClickSession
+from VISTA3DSegmentLib.logic.choice import Choice
+from VISTA3DSegmentLib.logic.click_session import ClickSession
 from VISTA3DSegmentLib.mrml.writing import EditorLogicWriter
 
 PLACES = ((5, 11, 15), (14, 13, 4), (20, 16, 19))

@@ -42,13 +42,7 @@ def register() -> None:
 
 
 class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
-    """Translates events; :class:`ClickSession` does the work.
-
-    All editors that show the same node activate their own copy of the effect at once, also the ones that are hidden.
-    Only one of them works: the one that is seen.
-    """
-
-    _live: SegmentEditorEffect | None = None
+    """Translates events; :class:`ClickSession` does the work, for one copy of the effect at a time."""
 
     def __init__(self, scriptedEffect: Any) -> None:
         scriptedEffect.name = "VISTA3D"
@@ -98,13 +92,13 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def activate(self) -> None:
         """Begin to listen."""
-        editor_node = self.scriptedEffect.parameterSetNode()
-        if editor_node is None or not self._claim():
-            return
         from VISTA3DSegmentLib.application import services
 
+        editor_node, session = self.scriptedEffect.parameterSetNode(), services().clicking
+        if editor_node is None or not session.claim(self):
+            return
         self._prepare_widgets()
-        self._session = services().clicking
+        self._session = session
         self._session.begin(editor_node, EffectWriter(self.scriptedEffect))
         self._session.polarity_changed.connect(self._show_cursor)
         self._panel.connect(self._session)
@@ -112,8 +106,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     def deactivate(self) -> None:
         """Leave nothing behind."""
-        if SegmentEditorEffect._live is self:
-            SegmentEditorEffect._live = None
         session, self._session = self._session, None
         if session is None:
             return
@@ -124,7 +116,7 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         self._cursor.restore()
         self._panel.disconnect()
         session.polarity_changed.disconnect(self._show_cursor)
-        session.end()
+        session.release(self)
 
     def cleanup(self) -> None:
         """The editor is being deleted."""
@@ -235,15 +227,14 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
 
     # Several editors
 
-    def _claim(self) -> bool:
-        """Return whether this copy works, and not one in an editor that is seen."""
-        other = SegmentEditorEffect._live
-        if other is not None and other is not self:
-            if other._is_seen():
-                return False
-            other.deactivate()
-        SegmentEditorEffect._live = self
-        return True
+    def is_seen(self) -> bool:
+        """Return whether the editor is on the screen."""
+        editor = self._editor()
+        return editor is not None and bool(editor.visible)
+
+    def give_up(self) -> None:
+        """Stop working; the effect stays chosen in its editor."""
+        self.deactivate()
 
     def _editor(self) -> Any:
         """Return the editor's widget, or None."""
@@ -251,10 +242,6 @@ class SegmentEditorEffect(AbstractScriptedSegmentEditorEffect):
         while widget is not None and widget.className() != "qMRMLSegmentEditorWidget":
             widget = widget.parentWidget()
         return widget
-
-    def _is_seen(self) -> bool:
-        editor = self._editor()
-        return editor is not None and bool(editor.visible)
 
     def _is_read_only(self) -> bool:
         editor = self._editor()

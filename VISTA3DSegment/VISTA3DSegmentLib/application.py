@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
 
     from .logic.automatic import AutomaticRun
-    from .logic.click_session import Choice, ClickSession
+    from .logic.choice import Choice
+    from .logic.click_session import ClickSession
     from .logic.engine import Engine
     from .logic.findings import Doctor
     from .logic.housekeeping import Housekeeping
@@ -165,7 +166,7 @@ class Services:
         """Return what clicks are computed with."""
         from VISTA3DCore.network.registry import REGISTRY
 
-        from .logic.click_session import Choice
+        from .logic.choice import Choice
 
         model = self.settings.model or _FIRST_MODEL
         label_set = REGISTRY[model].label_set if model in REGISTRY else "vista3d-ct"

@@ -7,7 +7,7 @@ import qt
 import slicer
 from in_slicer_clicks import inside
 from slicer_harness import screenshot, settle, test
-from slicer_scene import Editing, edit, look_at, new_scene, open_module, pixel_of, press_and_release, services
+from slicer_scene import MODULE, Editing, edit, look_at, new_scene, open_module, pixel_of, press_and_release, services
 
 _LAYOUTS = (
     "ConventionalView", "ConventionalWidescreenView", "FourUpView", "OneUpRedSliceView", "OneUp3DView", "Dual3DView",
@@ -112,6 +112,20 @@ def place_mode_does_not_end_it() -> None:
 @test
 def hidden_editors_do_not_click_as_well() -> None:
     """The module's editor and that of the Segment Editor share a node, so both activate the effect."""
+    _click_with_a_hidden_editor()
+
+
+@test
+def hidden_editors_do_not_click_as_well_after_a_reload() -> None:
+    """The copies of the effect in both editors are of different classes then."""
+    edit(new_scene())  # the Segment Editor has its copy
+    open_module()
+    slicer.util.getModuleWidget(MODULE).onReload()
+    settle()
+    _click_with_a_hidden_editor()
+
+
+def _click_with_a_hidden_editor() -> None:
     editing = _opened()
     place = inside(editing.volume)
     panel = open_module()

@@ -5,60 +5,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import slicer
 
-from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import VistaError
 
 from ..i18n import tr as _
-from ..mrml.clicks import ClickList, Position, StoredClick
+from ..mrml.clicks import Position, StoredClick
 from ..mrml.doubtful_mark import DoubtfulMark
 from ..mrml.views import center_slices
+from .choice import Choice
+from .click_rows import ClickRow, rows_of
 from .mirror import ClickMirror
 from .observers import Observers
+from .ownership import Ownership
 from .signals import Signal
 
 if TYPE_CHECKING:
+    from VISTA3DCore.anatomy.catalogue import Catalogue
     from VISTA3DCore.worker.client import ProgressEvent
 
     from ..mrml.writing import SegmentWriter
     from .engine import Engine, Pending
+    from .ownership import Owner
     from .refinement import Refinement
     from .volumes import OpenedVolumes
 
 # A window that takes longer is not encoded on suspicion: a click elsewhere would have to wait for it.
 _QUICK_MS = 3000.0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What clicks are computed with.
-
-    :param model, device: as the engine's ``open`` takes them.
-    :param label_set: the catalogue that the model's structures belong to.
-    """
-
-    model: str
-    device: str
-    label_set: Catalogue
-
-
-@dataclass(frozen=True)
-class ClickRow:
-    """A click as a list of clicks shows it.
-
-    :param position: world RAS mm.
-    :param outcome: whether it added or removed something; None: not known (yet).
-    :param settled: whether it is older than the last edit of the segment by another tool.
-    """
-
-    position: Position
-    positive: bool
-    outcome: bool | None
-    settled: bool
 
 
 class ClickSession:
@@ -82,6 +57,7 @@ class ClickSession:
         self._refinement, self._volumes, self._engine, self._choice = refinement, volumes, engine, choice
         self._mirror, self._mark = ClickMirror(refinement), DoubtfulMark()
         self._editor: slicer.vtkMRMLSegmentEditorNode | None = None
+        self._ownership = Ownership(lambda: self.active)
         self._editor_observers, self._observers, self._scene_observers = Observers(), Observers(), Observers()
         self._opening: Pending | None = None
         self._outcomes: dict[StoredClick, bool] = {}
@@ -96,8 +72,18 @@ class ClickSession:
         """Whether an effect uses it."""
         return self._editor is not None
 
+    def claim(self, owner: Owner) -> bool:
+        """Return whether a copy of the effect may work: one that works elsewhere and is seen keeps the session."""
+        return self._ownership.claim(owner)
+
+    def release(self, owner: Owner) -> None:
+        """End what a copy of the effect does; harmless if it is not the one that works."""
+        if self._ownership.release(owner):
+            self.end()
+
     def close(self) -> None:
         """Follow nothing any more, for good."""
+        self._ownership.dissolve()
         self.end()
         self._scene_observers.clear()
 
@@ -197,13 +183,7 @@ class ClickSession:
     @property
     def rows(self) -> list[ClickRow]:
         """The clicks, in the order in which they count."""
-        segment, clicks = self._refinement.segment, self._refinement.click_list
-        if segment is None:
-            return []
-        try:
-            return [self._row(clicks, number) for number in range(len(clicks.clicks))]
-        except VistaError:  # under a transform that is not linear; a click tells it
-            return []
+        return rows_of(self._refinement.segment, self._refinement.click_list, self._outcomes)
 
     def click(self, world_ras: Position, opposite: bool = False) -> None:
         """Add a click, world RAS mm.
@@ -380,8 +360,3 @@ class ClickSession:
         scene = None if self._editor is None else self._editor.GetScene()
         if scene is not None:
             center_slices(scene, world_ras)
-
-    def _row(self, clicks: ClickList, number: int) -> ClickRow:
-        click = clicks.clicks[number]
-        position = self._refinement.segment.world_position(click)
-        return ClickRow(position, click.positive, self._outcomes.get(click), number < clicks.settled)

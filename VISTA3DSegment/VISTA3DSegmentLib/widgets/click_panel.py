@@ -17,7 +17,8 @@ from .object_box import ObjectBox
 from .ui import load
 
 if TYPE_CHECKING:
-    from ..logic.click_session import ClickRow, ClickSession
+    from ..logic.click_rows import ClickRow
+    from ..logic.click_session import ClickSession
 
 
 class ClickPanel:
