@@ -158,6 +158,43 @@ def test_a_segment_that_is_deleted_in_mid_run_ends_in_one_sentence(one):
     assert one.session.rows == []
 
 
+def test_an_engine_that_is_killed_in_mid_click_is_told_once_and_that_the_click_was_lost(one):
+    one.begin()
+    one.click(PLACES[0])
+    one.session.click(one.clicking.world(PLACES[1]))
+    one.loop.run_until(lambda: one.session.state == "Thinking ...")
+    one.engine.kill()
+    one.clicking.settle()
+    one.loop.run_for(0.3)
+    ((sentence,),) = one.told["failed"]
+    assert "engine process ended" in sentence
+    assert "click was not applied" in sentence
+    assert len(one.session.rows) == 1
+    one.click(PLACES[1])
+    assert len(one.told["failed"]) == 1
+    assert len(one.session.rows) == 2
+
+
+def test_an_engine_that_is_killed_while_the_volume_is_opened_is_told_once(one):
+    one.clicking.volumes.forget(one.clicking.volume_node)
+    one.begin()
+    one.loop.run_until(lambda: "%" in one.session.state)
+    one.engine.kill()
+    one.loop.run_until(lambda: one.told["failed"])
+    one.loop.run_for(0.3)
+    ((sentence,),) = one.told["failed"]
+    assert "engine process ended" in sentence
+
+
+def test_an_engine_that_is_killed_between_clicks_is_told_once(one):
+    one.begin()
+    one.click(PLACES[0])
+    one.engine.kill()
+    one.loop.run_until(lambda: one.told["failed"])
+    one.loop.run_for(0.3)
+    assert len(one.told["failed"]) == 1
+
+
 def test_points_of_the_user_become_clicks(one):
     session = one.begin()
     one.click(PLACES[2])

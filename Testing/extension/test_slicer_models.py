@@ -192,6 +192,18 @@ def test_the_process_ends_when_nobody_needs_it(managing: Managing) -> None:
     assert len(managing.under_test.processes) == 2
 
 
+def test_a_dropped_request_keeps_no_process(managing: Managing) -> None:
+    under_test = managing.under_test
+    housekeeping, told = Housekeeping(under_test.engine, idle_s=0.3), []
+    for _ in range(2):
+        request = housekeeping.request("models", None, told.append, told.append)
+        under_test.loop.run_until(lambda: under_test.engine.state == "ready", 60)
+        request.drop()
+        request.drop()
+        under_test.loop.run_until(lambda: under_test.engine.state == "stopped", 10)
+    assert told == []
+
+
 @pytest.fixture(scope="module")
 def computing() -> Iterator[EngineUnderTest]:
     with running_engine() as under_test:

@@ -116,6 +116,16 @@ def test_then_whole_volumes_go_and_say_so_when_they_are_asked_for(holdings, memo
         holdings.find(a.id)
 
 
+def test_a_volume_that_had_to_go_can_be_closed_once(holdings, memory):
+    a, _b, c = (opened(holdings, name) for name in "abc")
+    memory.sessions[2].caches = 13 * GB
+    holdings.make_room(c.segmenter, c)
+    assert a.id not in holdings.sessions
+    holdings.close(a.id)
+    with pytest.raises(UnknownSessionError, match="not open in the engine"):
+        holdings.close(a.id)
+
+
 def test_the_volume_in_use_and_its_model_stay_whatever_happens(holdings, memory):
     a, b = opened(holdings, "a"), opened(holdings, "b", str(Path(__file__)))
     memory.sessions[1].caches = 100 * GB

@@ -139,10 +139,12 @@ class Holdings:
         raise UnknownSessionError("The volume is not open in the engine; open it again.")
 
     def close(self, id_: str) -> None:
-        """Free a session.
+        """Free a session, unless it had to go already because memory got short.
 
-        :raises UnknownSessionError: if it is not open.
+        :raises UnknownSessionError: if it never was open, or was closed before.
         """
+        if self._evicted.pop(id_, None) is not None:
+            return
         opened = self.find(id_)
         del self._sessions[id_]
         opened.session.close()

@@ -63,7 +63,7 @@ def test_clicks_that_cannot_be(clicking: Clicking) -> None:
     assert_refused(clicking, lambda: refinement.add((float("nan"), 0, 0)), "three finite numbers")
     assert_refused(clicking, lambda: refinement.add(clicking.world(PLACES[0]), False), "positive and a negative click")
     assert_refused(clicking, lambda: refinement.move(0, clicking.world(OUTSIDE)), "lies outside the volume")
-    assert_refused(clicking, lambda: refinement.flip(0), "Negative clicks need a mask to take from")
+    assert_refused(clicking, lambda: refinement.flip(0), "There is nothing to remove yet")
     for act in (refinement.flip, refinement.delete, lambda number: refinement.move(number, (0.0, 0.0, 0.0))):
         for number in (-1, 1, 99):
             assert_refused(clicking, lambda act=act, number=number: act(number), "There is no click with the number")

@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 from slicer_harness import Heartbeat, collecting, screenshot, settle, test, wait_for
-from slicer_scene import mask_of, new_scene, open_module, services, structure
+from slicer_scene import kill, mask_of, new_scene, open_module, services, structure
 
 
 def _choose(indices: list[int]) -> tuple[Any, Any]:
@@ -108,7 +108,7 @@ def engine_may_be_killed() -> None:
     with collecting(run.failed) as failed, collecting(run.finished) as finished:
         panel.automatic.ui.segmentButton.click()
         settle(0.3)
-        _kill(services().engine.info.pid)
+        kill(services().engine.info.pid)
         wait_for(lambda: failed or finished, "the run ends")
     assert len(failed) == 1, "no sentence told it"
     screenshot("automatic_killed", panel.widget)
@@ -120,10 +120,3 @@ def engine_may_be_killed() -> None:
         wait_for(lambda: finished or failed, "the run ends")
     assert not failed, failed[0][0]
     assert mask_of(finished[0][0], finished[0][1][0], volume).any()
-
-
-def _kill(pid: int) -> None:
-    import os
-    import signal
-
-    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))

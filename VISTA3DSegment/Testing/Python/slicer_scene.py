@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,11 @@ def world_of(volume: Any, kji: tuple[float, float, float]) -> tuple[float, float
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
     return tuple(matrix.MultiplyPoint((*kji[::-1], 1.0))[:3])
+
+
+def kill(pid: int) -> None:
+    """End a process as a crash would."""
+    os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 @dataclass

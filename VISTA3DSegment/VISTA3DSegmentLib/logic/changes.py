@@ -50,6 +50,12 @@ class Change:
         return not (emptied and only_deletes)
 
     @property
+    def removes_from_nothing(self) -> bool:
+        """Whether :attr:`wanted` can only remove, and there is nothing to remove from."""
+        counting = self.wanted.clicks[self.wanted.settled :]
+        return self.needs_engine and self.wanted.base_empty and not any(click.positive for click in counting)
+
+    @property
     def waited_ms(self) -> float:
         """How long the user has been waiting."""
         return 1000 * (time.perf_counter() - self.started)

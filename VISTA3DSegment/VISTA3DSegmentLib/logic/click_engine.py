@@ -18,6 +18,7 @@ from VISTA3DCore.worker.protocol import (
 
 from ..mrml.clicks import ClickList, Position
 from .bases import Bases
+from .wording import explained
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import ArrayRef
@@ -135,8 +136,8 @@ class _Preparing:
                 handed = partial(self._handed, session)
                 self._step = self._engine.hand_over(self._bases.whole(self._base), None, handed, self._on_error)
                 return
-        except VistaError as error:
-            self._on_error(error)
+        except Exception as error:
+            self._on_error(explained(error))
             return
         self._on_ready(session, ref)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import slicer
 
 from VISTA3DCore.errors import VistaError
+from VISTA3DCore.worker.errors import WorkerGoneError
 
 from ..i18n import tr as _
 from ..mrml.clicks import Position, StoredClick
@@ -62,7 +63,7 @@ class ClickSession:
         self._opening: Pending | None = None
         self._outcomes: dict[StoredClick, bool] = {}
         self._slowest_ms: float | None = None
-        self._positive, self._text = True, ""
+        self._positive, self._text, self._told = True, "", False
         self._followed: tuple | None = None
 
     # Used by one effect at a time
@@ -263,7 +264,8 @@ class ClickSession:
     def _not_opened(self, error: VistaError) -> None:
         self._opening = None
         self._state("")
-        self.failed(str(error))
+        if not isinstance(error, WorkerGoneError):  # which the engine reports
+            self.failed(str(error))
 
     def _on_progress(self, event: ProgressEvent) -> None:
         text = _("Getting ready: {stage}, {percent} %")
@@ -316,9 +318,9 @@ class ClickSession:
             (refinement.clicks_changed, self._tell_clicks),
             (refinement.state_changed, self._state),
             (refinement.answered, self._on_answered),
-            (refinement.failed, self.failed.emit),
+            (refinement.failed, self._on_failed),
             (refinement.suggested, self._on_suggested),
-            (self._engine.reported, self.failed.emit),
+            (self._engine.reported, self._on_reported),
         ]
 
     def _connect(self) -> None:
@@ -347,6 +349,19 @@ class ClickSession:
         self.succeeded()
         self.clicks_changed()
         self.answered(latency_ms, engine_ms)
+
+    def _on_failed(self, sentence: str) -> None:
+        """Tell that a click failed; if the engine's end is the cause, the engine tells the same in the same turn."""
+        self._told = True
+        self._engine.call_later(0.0, self._end_turn)
+        self.failed(sentence)
+
+    def _end_turn(self) -> None:
+        self._told = False
+
+    def _on_reported(self, sentence: str) -> None:
+        if not self._told:
+            self.failed(sentence)
 
     def _on_suggested(self, world_ras: Position, positive: bool, _score: float) -> None:
         if self._editor is None:

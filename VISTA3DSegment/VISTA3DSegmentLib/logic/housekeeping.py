@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,21 +35,23 @@ class Housekeeping:
         on_error: OnError,
         on_progress: OnProgress | None = None,
     ) -> Pending:
-        """Send a request; see :meth:`Engine.request`. Do not ``drop`` it: cancel it."""
+        """Send a request; see :meth:`Engine.request`."""
         self._open += 1
         self._count += 1
+        counted = _Counted(self._ended)
 
         def result(answer: Result | None) -> None:
-            self._answered()
+            counted.end()
             on_result(answer)
 
         def failed(error: VistaError) -> None:
-            self._answered()
+            counted.end()
             on_error(error)
 
-        return self._engine.request(method, params, result, failed, on_progress)
+        counted.request = self._engine.request(method, params, result, failed, on_progress)
+        return counted
 
-    def _answered(self) -> None:
+    def _ended(self) -> None:
         self._open -= 1
         count = self._count
         self._engine.call_later(self._idle_s, lambda: self._end(count))
@@ -56,3 +59,29 @@ class Housekeeping:
     def _end(self, count: int) -> None:
         if self._open == 0 and self._count == count:
             self._engine.stop()
+
+
+class _Counted:
+    """A request that the process is kept for until it is answered or dropped, see :class:`Pending`."""
+
+    request: Pending
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end, self._ended = on_end, False
+
+    @property
+    def done(self) -> bool:
+        return self.request.done
+
+    def cancel(self) -> None:
+        self.request.cancel()
+
+    def drop(self) -> None:
+        self.request.drop()
+        self.end()
+
+    def end(self) -> None:
+        """Count it as open no longer."""
+        ended, self._ended = self._ended, True
+        if not ended:
+            self._on_end()

@@ -13,6 +13,7 @@ import slicer
 
 from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import InputError, OutputError, UnknownStructureError, VistaError
+from VISTA3DCore.worker.errors import WorkerGoneError
 
 from ..i18n import tr as _
 from ..mrml.clicks import ClickList, Edit, Position, StoredClick
@@ -23,6 +24,7 @@ from .click_engine import ClickEngine, OnPrepared
 from .clicked_segment import ClickedSegment
 from .signals import Signal, log
 from .suggestions import Suggestions
+from .wording import explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,9 +208,9 @@ class Refinement:
                 raise InputError(problem)
             change = make(self._segment)
             change.apply(self._shown)  # too many?
-        except VistaError as error:
+        except Exception as error:
             self._show(again=True)
-            self.failed(str(error))
+            self.failed(str(explained(error)))
             return
         self._queue.append(change)
         self._show()
@@ -245,12 +247,14 @@ class Refinement:
                 raise InputError(problem)
             rebased = self.rebased()
             change.state, change.wanted = self._segment.state(), change.apply(rebased)
+            if change.removes_from_nothing:
+                raise InputError(_("There is nothing to remove yet; click on what belongs to the object first."))
             if change.needs_engine:
                 change.pending = self.prepare(change.wanted, partial(self._ask, change), partial(self._fail, change))
             else:
                 self._write(change, None)
-        except VistaError as error:
-            self._fail(change, error)
+        except Exception as error:  # a change that stays in the queue would block all further clicks
+            self._fail(change, explained(error))
 
     def rebased(self) -> ClickList:
         """Return the stored clicks with a base of the present mask and the structure that is chosen.
@@ -284,8 +288,8 @@ class Refinement:
         callbacks = partial(self._on_answer, change), partial(self._fail, change)
         try:
             change.pending = self._asking.click(self._segment, change.wanted, session, base, *callbacks)
-        except VistaError as error:
-            self._fail(change, error)
+        except Exception as error:
+            self._fail(change, explained(error))
 
     def _on_answer(self, change: Change, answer: ClickAnswer) -> None:
         try:
@@ -296,8 +300,8 @@ class Refinement:
                 self._attempt(change)
                 return
             self._write(change, answer, patch)
-        except VistaError as error:
-            self._fail(change, error)
+        except Exception as error:
+            self._fail(change, explained(error))
 
     def _write(self, change: Change, answer: ClickAnswer | None, patch: np.ndarray | None = None) -> None:
         box = None if patch is None else answer.box
@@ -320,12 +324,13 @@ class Refinement:
     def _fail(self, change: Change, error: VistaError) -> None:
         if self._running is not change:
             return
-        self._running = None
+        self._running, lost = None, 1
         if not isinstance(error, InputError) or isinstance(error, UnknownStructureError):
+            lost += len(self._queue)
             self._queue.clear()  # the others would fail as well
-        self._asking.forget_lost(self._segment, error)
         self._show(again=True)
-        self.failed(str(error))
+        self.failed(_told(error, lost))
+        self._asking.forget_lost(self._segment, error)
         self._next()
 
     def _drop_changes(self) -> bool:
@@ -367,3 +372,15 @@ class Refinement:
         changed, self._shown = shown != self._shown, shown
         if (changed or again) and not self._closed:
             self.clicks_changed(shown)
+
+
+def _told(error: VistaError, lost: int) -> str:
+    """Return why changes were not applied, in a sentence, and how many, unless it is clear.
+
+    :param lost: how many.
+    """
+    if lost > 1:
+        return _("{reason} {count} clicks were not applied; repeat them.").format(reason=error, count=lost)
+    if isinstance(error, WorkerGoneError):
+        return _("{reason} The click was not applied; repeat it.").format(reason=error)
+    return str(error)

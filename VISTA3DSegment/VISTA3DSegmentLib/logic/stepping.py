@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from VISTA3DCore.errors import Cancelled, VistaError
 
+from .wording import explained
+
 Value = TypeVar("Value")
 
 
@@ -17,7 +19,7 @@ class Stepping:
 
     :param steps: the work; it yields after each step and returns its value.
     :param call_later: calls a function on the main thread after some seconds.
-    :param on_error: gets what the work raised, if it is a :class:`VistaError`; anything else goes to the event loop.
+    :param on_error: gets what the work raised; what is no :class:`VistaError` is logged, and explained in a sentence.
     """
 
     def __init__(
@@ -56,9 +58,9 @@ class Stepping:
         except StopIteration as stop:
             self._done = True
             self._on_done(stop.value)
-        except VistaError as error:
+        except Exception as error:
             self._done = True
-            self._on_error(error)
+            self._on_error(explained(error))
         except BaseException:
             self._done = True
             raise

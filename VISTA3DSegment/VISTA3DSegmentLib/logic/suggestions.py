@@ -6,12 +6,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from VISTA3DCore.errors import VistaError
-
 from ..i18n import tr as _
 from ..mrml.clicks import ClickList, Position
+from .wording import explained
 
 if TYPE_CHECKING:
+    from VISTA3DCore.errors import VistaError
     from VISTA3DCore.worker.protocol import ArrayRef, SuggestResult
 
     from .click_engine import ClickEngine
@@ -56,10 +56,9 @@ class Suggestions:
             return
         try:
             click_list = self._refinement.rebased()
-        except VistaError as error:
-            self._failed(error)
-            return
-        self._suggesting = self._refinement.prepare(click_list, partial(self._ask, click_list), self._failed)
+            self._suggesting = self._refinement.prepare(click_list, partial(self._ask, click_list), self._failed)
+        except Exception as error:
+            self._failed(explained(error))
 
     def _warm(self, position: Position, session: str, _base: ArrayRef | None) -> None:
         self._warming = self._asking.warm(session, position, self._warmed, self._warmed)
@@ -74,8 +73,8 @@ class Suggestions:
         arguments = self._refinement.segment, click_list, session, base
         try:
             self._suggesting = self._asking.suggest(*arguments, self._suggested, self._failed)
-        except VistaError as error:
-            self._failed(error)
+        except Exception as error:
+            self._failed(explained(error))
 
     def _suggested(self, result: SuggestResult) -> None:
         self._suggesting = None

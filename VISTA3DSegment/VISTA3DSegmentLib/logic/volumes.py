@@ -18,6 +18,7 @@ from VISTA3DCore.worker.protocol import ArrayRef, CloseParams, OpenParams
 
 from ..mrml.volumes import content_key, to_volume
 from .engine import Engine, OnError, OnProgress, Pending
+from .signals import log
 
 if TYPE_CHECKING:
     from VISTA3DCore.imaging.volume import Volume
@@ -60,16 +61,16 @@ class _User:
     def _succeed(self, session: str) -> None:
         if not self.done:
             self.done = True
-            self.on_ready(session)
+            _call(self.on_ready, session)
 
     def _fail(self, error: VistaError) -> None:
         if not self.done:
             self.done = True
-            self.on_error(error)
+            _call(self.on_error, error)
 
     def _report(self, event: ProgressEvent) -> None:
         if not self.done and self.on_progress is not None:
-            self.on_progress(event)
+            _call(self.on_progress, event)
 
 
 @dataclass(eq=False)
@@ -258,6 +259,14 @@ class OpenedVolumes:
             scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, on_removed),
             scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, on_closing),
         ]
+
+
+def _call(function: Callable[[Any], Any], argument: Any) -> None:
+    """Tell one of those who wait; what it raises is logged and does not keep the news from the others."""
+    try:
+        function(argument)
+    except Exception:
+        log.exception("A callback failed")
 
 
 def _ignore(_answer: Any) -> None:

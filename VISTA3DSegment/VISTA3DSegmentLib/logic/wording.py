@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 
 from VISTA3DCore.anatomy.catalogue import Structure
-from VISTA3DCore.errors import VistaError
+from VISTA3DCore.errors import NotEnoughMemoryError, VistaError
 
 from ..i18n import tr as _
+from .signals import log
 
 #: So many structures are named in a sentence.
 MOST_NAMED = 6
@@ -33,6 +34,20 @@ def names_of(structures: Sequence[Structure]) -> str:
     names = ", ".join(structure.display_name for structure in structures[:MOST_NAMED])
     more = len(structures) - MOST_NAMED
     return names if more <= 0 else _("{names} and {count} more").format(names=names, count=more)
+
+
+def explained(error: Exception) -> VistaError:
+    """Return what was raised as an error with a sentence for people; what was not foreseen is logged in full.
+
+    Whoever waits for a callback must get one, whatever happens: a request that is never answered blocks all others.
+    """
+    if isinstance(error, VistaError):
+        return error
+    log.error("Unforeseen", exc_info=error)
+    if isinstance(error, MemoryError):
+        return NotEnoughMemoryError(_("There is not enough memory; close other volumes or programs, then try again."))
+    sentence = _("VISTA3D failed unexpectedly ({kind}); try again. The log of the application tells more.")
+    return VistaError(sentence.format(kind=type(error).__name__))
 
 
 def _buttons() -> dict[str, str]:
