@@ -126,6 +126,30 @@ def test_another_segment_has_clicks_of_its_own(one):
     assert [row.position for row in session.rows] == [pytest.approx(one.clicking.world(PLACES[0]))]
 
 
+def test_what_is_clicked_follows_selection_and_name_at_once(one):
+    session, segmentation = one.begin(), one.clicking.segmentation_node.GetSegmentation()
+    entry = catalogue()["liver"].terminology_entry()
+    shown: list[tuple] = []
+    session.target_changed.connect(lambda: shown.append((session.structure, session.clicked_name)))
+    liver, added = (segmentation.AddEmptySegment("", name) for name in ("Liver", "Segment_1"))
+    for segment_id in (liver, added):
+        segmentation.GetSegment(segment_id).SetTerminology(entry)
+    one.clicking.editor.SetCurrentSegmentID(liver)
+    assert shown[-1] == (catalogue()["liver"].index, "Liver")
+    one.clicking.editor.SetCurrentSegmentID(added)
+    assert shown[-1] == (None, "Segment_1")
+    segmentation.GetSegment(added).SetName("Tumor")
+    assert shown[-1] == (None, "Tumor")
+    segmentation.GetSegment(added).SetName("spleen")
+    assert shown[-1] == (catalogue()["spleen"].index, "Spleen")
+    segmentation.GetSegment(added).SetName("Tumor")
+    segmentation.RemoveSegment(liver)  # now nothing else has the terminology
+    assert shown[-1] == (catalogue()["liver"].index, "Liver")
+    count = len(shown)
+    segmentation.GetSegment(added).SetColor(0.1, 0.2, 0.3)
+    assert len(shown) == count
+
+
 def test_rows_are_where_the_transformed_segmentation_shows_them(one):
     one.begin()
     one.click(PLACES[0])

@@ -163,6 +163,47 @@ def test_a_new_terminology_counts_more_than_our_tag(segmentation: Segmentation) 
     assert find_segment(segmentation, SPLEEN) == segment_id
 
 
+def added_after(node: Segmentation, segment_id: str, name: str) -> str:
+    """Add a segment as Slicer's *Add* does: with the terminology of the last one."""
+    added = node.GetSegmentation().AddEmptySegment("", name)
+    entry = node.GetSegmentation().GetSegment(segment_id).GetTerminology()
+    node.GetSegmentation().GetSegment(added).SetTerminology(entry)
+    return added
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+@pytest.mark.parametrize("name", ["Segment_1", "Tumor", ""])
+def test_a_segment_that_was_added_after_another_is_a_new_object(
+    segmentation: Segmentation, tagged: bool, name: str
+) -> None:
+    liver = ensure_segment(segmentation, LIVER)
+    if not tagged:
+        segmentation.GetSegmentation().GetSegment(liver).RemoveTag("VISTA3D.index")
+    added = added_after(segmentation, liver, name)
+    assert structure_of(segmentation, added, CATALOGUE) is None
+    assert structure_of(segmentation, liver, CATALOGUE) == LIVER
+    assert find_segment(segmentation, LIVER) == liver
+
+
+def test_a_name_counts_more_than_the_terminology_that_add_has_copied(segmentation: Segmentation) -> None:
+    liver = ensure_segment(segmentation, LIVER)
+    added = added_after(segmentation, liver, "Spleen")
+    assert structure_of(segmentation, added, CATALOGUE) == SPLEEN
+    segmentation.GetSegmentation().RemoveSegment(liver)
+    assert structure_of(segmentation, added, CATALOGUE) == SPLEEN
+    assert find_segment(segmentation, LIVER) is None  # a run would overwrite it
+
+
+def test_of_segments_with_the_same_terminology_a_run_replaces_the_one_with_the_name(segmentation: Segmentation) -> None:
+    first = segmentation.GetSegmentation().AddEmptySegment("", "Segment_1")
+    segmentation.GetSegmentation().GetSegment(first).SetTerminology(LIVER.terminology_entry())
+    assert find_segment(segmentation, LIVER) == first
+    second = added_after(segmentation, first, "Segment_2")
+    assert find_segment(segmentation, LIVER) is None
+    third = added_after(segmentation, second, "Liver")
+    assert find_segment(segmentation, LIVER) == third
+
+
 @pytest.mark.parametrize("name", ["", "Segment_1", "17", "new object", "lesion near the liver"])
 def test_what_is_no_structure_is_none(segmentation: Segmentation, name: str) -> None:
     segment_id = segmentation.GetSegmentation().AddEmptySegment("one", name)

@@ -65,6 +65,7 @@ class ClickSession:
         self._slowest_ms: float | None = None
         self._positive, self._text, self._told = True, "", False
         self._followed: tuple | None = None
+        self._target: tuple[int | None, str | None] = None, None
 
     # Used by one effect at a time
 
@@ -152,6 +153,13 @@ class ClickSession:
         return None if index is None else self.label_set[index].display_name
 
     @property
+    def clicked_name(self) -> str | None:
+        """What to call that which is clicked: the structure, or else the segment; None if none is selected."""
+        segment = self._refinement.segment
+        name = None if segment is None or not segment.is_there else segment.name
+        return self.structure_name or name
+
+    @property
     def problem(self) -> str | None:
         """A sentence that says why nothing can be clicked at present, or None."""
         if self._editor is None or self._editor.GetSegmentationNode() is None:
@@ -166,7 +174,7 @@ class ClickSession:
     def set_structure(self, index: int | None) -> None:
         """Choose what is clicked."""
         self._refinement.set_structure(index)
-        self.target_changed()
+        self._tell_target()
 
     @property
     def positive(self) -> bool:
@@ -285,7 +293,7 @@ class ClickSession:
         self._mark.hide()
         self._refinement.set_target(node, identity, volume, choice.model, choice.device, choice.label_set)
         self.succeeded()
-        self.target_changed()
+        self._tell_target()
         if former is None or former[2:] != self._followed[2:] or self._opening is None:
             self._prepare()
 
@@ -298,10 +306,13 @@ class ClickSession:
             self._observers.add(node, slicer.vtkMRMLTransformableNode.TransformModifiedEvent, self._tell_clicks)
 
     def _on_segment_modified(self, *_args: object) -> None:
-        before = self.structure
         self._refinement.segment_modified()
-        if self.structure != before:
-            self.target_changed()
+        if (self.structure, self.clicked_name) != self._target:
+            self._tell_target()
+
+    def _tell_target(self) -> None:
+        self._target = self.structure, self.clicked_name
+        self.target_changed()
 
     def settings_changed(self, name: str) -> None:
         """Follow a change of the settings: another model or device."""

@@ -75,6 +75,11 @@ class ClickedSegment:
         """Whether the segment exists."""
         return self.segmentation_node.GetScene() is not None and has_segment(self.segmentation_node, self.segment_id)
 
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return segment_of(self.segmentation_node, self.segment_id).GetName() or ""
+
     def clicks(self) -> ClickList:
         """Return the stored clicks, with the structure in the present label set.
 
@@ -93,7 +98,7 @@ class ClickedSegment:
             return ClickList()
 
     def named_structure(self) -> int | None:
-        """Return the index of the structure that the segment stands for, by its tags, terminology or name; or None."""
+        """Return the index of the structure that the segment stands for, by its tag, name or terminology; or None."""
         found = structure_of(self.segmentation_node, self.segment_id, self.label_set)
         return None if found is None else found.index
 

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import slicer
 
 from VISTA3DCore.anatomy import naming
-from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
+from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
 from VISTA3DCore.errors import InputError, UnknownStructureError
 
 from ..i18n import tr as _
@@ -18,7 +20,7 @@ from .labelmaps import array_of, box_of_image, lattice_of, moved, resampled, shi
 from .matrices import node_to_node, node_to_world
 from .provenance import tag_provenance
 from .tags import INDEX_TAG, get_tag, has_segment, segment_of, set_tag
-from .terminology import Codes, coded_structure, codes_of
+from .terminology import LABEL_SET, Codes, coded_structure, codes_of
 from .volumes import ijk_to_ras, volume_shape
 
 __all__ = [
@@ -69,7 +71,8 @@ def create_segmentation(
 def find_segment(segmentation_node: slicer.vtkMRMLSegmentationNode, structure: Structure) -> str | None:
     """Return the id of a structure's segment, or None.
 
-    What counts is our tag, the terminology, or the name; a segment whose terminology says something else is not it.
+    What counts is our tag, the name, or terminology that no other segment has (see :func:`structure_of`); a segment
+    whose terminology says something else is not it.
     """
     return find_segments(segmentation_node, [structure]).get(structure.index)
 
@@ -77,10 +80,11 @@ def find_segment(segmentation_node: slicer.vtkMRMLSegmentationNode, structure: S
 def find_segments(segmentation_node: slicer.vtkMRMLSegmentationNode, structures: Iterable[Structure]) -> dict[int, str]:
     """Return the ids of the segments of several structures that are there, by the structures' indices."""
     looks = [(one, _look(segmentation_node, one)) for one in segmentation_node.GetSegmentation().GetSegmentIDs()]
+    shared = _shared_codes(look.codes for _segment_id, look in looks)
     found: dict[int, str] = {}
     for structure in structures:
-        fits = _fits(structure)
-        ranked = [(fit, segment_id) for segment_id, look in looks if (fit := fits(*look)) is not None]
+        fits = _fits(structure, shared)
+        ranked = [(fit, segment_id) for segment_id, look in looks if (fit := fits(look)) is not None]
         if ranked:
             found[structure.index] = min(ranked, key=lambda pair: pair[0])[1]
     return found
@@ -141,22 +145,29 @@ def describe_segment(
 
 
 def structure_of(
-    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, catalogue: Catalogue
+    segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str, label_set: Catalogue
 ) -> Structure | None:
     """Return which structure of a label set a segment is, or None.
 
-    Our tag counts first, unless the user has chosen another terminology since; then the terminology, then the name.
+    What counts, in this order: our tag, unless the user has chosen another terminology since; a name that means a
+    structure; terminology that no other segment has. Slicer's *Add* gives a new segment the terminology of the last
+    one, so what two segments have says nothing.
 
     :raises InputError: if there is no such segment.
     """
-    segment, tag = segment_of(segmentation_node, segment_id), get_tag(segmentation_node, segment_id, INDEX_TAG)
-    codes = codes_of(segment.GetTerminology())
-    if tag is not None and tag.isdecimal() and int(tag) in catalogue:
-        tagged = catalogue[int(tag)]
-        if codes in (None, codes_of(tagged.terminology_entry())):
+    look = _look(segmentation_node, segment_id)
+    coded = None if look.codes is None else coded_structure(look.codes, label_set)
+    if look.tag is not None and look.tag.isdecimal() and int(look.tag) in label_set:
+        tagged = label_set[int(look.tag)]
+        if look.codes in (None, codes_of(tagged.terminology_entry())):
             return tagged
-    coded = None if codes is None else coded_structure(codes, catalogue)
-    return coded if coded is not None else _named_structure(segment.GetName() or "", catalogue)
+        if coded is not None:
+            return coded
+    named = _named_structure(look.name, label_set)
+    if named is not None or coded is None:
+        return named
+    others = (one for one in segmentation_node.GetSegmentation().GetSegmentIDs() if one != segment_id)
+    return None if any(_look(segmentation_node, one).codes == look.codes for one in others) else coded
 
 
 def read_mask(
@@ -251,33 +262,52 @@ def labelmap_name() -> str:
     return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
 
 
-def _look(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> tuple[str | None, Codes | None, str]:
-    """Return what tells what a segment is: our tag, the codes of its terminology, its name."""
+class _Look(NamedTuple):
+    """What tells what a segment is: our tag, the codes of its terminology, its name."""
+
+    tag: str | None
+    codes: Codes | None
+    name: str
+
+
+def _look(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_id: str) -> _Look:
     segment = segment_of(segmentation_node, segment_id)
     tag = get_tag(segmentation_node, segment_id, INDEX_TAG)
-    return tag, codes_of(segment.GetTerminology()), naming.key(segment.GetName() or "")
+    return _Look(tag, codes_of(segment.GetTerminology()), segment.GetName() or "")
 
 
-def _fits(structure: Structure) -> Callable[[str | None, Codes | None, str], int | None]:
-    """Return a function that says by what a segment is a structure (smaller is surer), or None if it is not."""
+def _shared_codes(codes: Iterable[Codes | None]) -> frozenset[Codes | None]:
+    """Return the codes that several segments have."""
+    return frozenset(one for one, count in Counter(codes).items() if count > 1)
+
+
+def _fits(structure: Structure, shared: frozenset[Codes | None]) -> Callable[[_Look], int | None]:
+    """Return a function that says by what a segment is a structure (smaller is surer), or None if it is not.
+
+    :param shared: see :func:`_shared_codes`.
+    """
     own, codes = str(structure.index), codes_of(structure.terminology_entry())
     names = {naming.key(name) for name in (structure.name, structure.display_name, *structure.synonyms)}
 
-    def fit(tag: str | None, found: Codes | None, name: str) -> int | None:
-        if codes is not None and found is not None:
-            return int(tag != own) if found == codes else None
-        if tag is not None:
-            return 0 if tag == own else None
-        return 2 if name in names else None
+    def fit(look: _Look) -> int | None:
+        is_coded = codes is not None and look.codes is not None
+        if is_coded and look.codes != codes:
+            return None
+        if look.tag is not None:
+            return 0 if look.tag == own else 2 if is_coded else None
+        if naming.key(look.name) in names:
+            return 1
+        is_other = _named_structure(look.name, catalogue(LABEL_SET)) is not None
+        return 3 if is_coded and codes not in shared and not is_other else None
 
     return fit
 
 
-def _named_structure(name: str, catalogue: Catalogue) -> Structure | None:
+def _named_structure(name: str, label_set: Catalogue) -> Structure | None:
     if name.strip().isdecimal():  # a number is not a name, though the catalogue takes it for an index
         return None
     try:
-        return catalogue.find(name)
+        return label_set.find(name)
     except UnknownStructureError:
         return None
 

@@ -193,8 +193,8 @@ class ClickPanel:
 
 def _invitation(session: ClickSession) -> str:
     """Return what a click does now."""
-    name = session.structure_name
-    thing = _("the object") if name is None else f"<b>{escape(name)}</b>"
+    name = session.clicked_name
+    thing = f"<b>{escape(name)}</b>" if name else _("the object")
     if session.positive:
         return _("Ready: click what belongs to {object}, Ctrl+click what does not.").format(object=thing)
     return _("Ready: click what does not belong to {object}, Ctrl+click what does.").format(object=thing)
