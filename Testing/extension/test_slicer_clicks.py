@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from refinement_helpers import Scene
 
 from VISTA3DCore.errors import InputError
-from VISTA3DSegmentLib.mrml.clicks import MAX_CLICKS, TAG, ClickList, Edit, StoredClick, read_clicks, store_clicks
+from VISTA3DSegmentLib.mrml.clicks import (
+    EDITED,
+    LOST,
+    MAX_CLICKS,
+    OLDER,
+    TAG,
+    TOO_LARGE,
+    ClickList,
+    Edit,
+    StoredClick,
+    read_clicks,
+    store_clicks,
+)
 
 numbers = st.floats(-5000, 5000, allow_nan=False)
 clicks = st.builds(StoredClick, st.tuples(numbers, numbers, numbers), st.booleans())
@@ -33,6 +45,8 @@ def click_lists(draw: st.DrawFn) -> ClickList:
         draw(st.text(max_size=12)),
         draw(st.booleans()),
         draw(st.none() | st.tuples(ranges, ranges, ranges)),
+        draw(st.text(max_size=12)),
+        draw(st.sampled_from(["", EDITED, OLDER, TOO_LARGE, LOST])),
     )
 
 
@@ -85,7 +99,17 @@ def test_any_text_is_a_list_or_refused(text: str) -> None:
 
 def test_a_list_of_a_later_version_says_so() -> None:
     with pytest.raises(InputError, match="later version of VISTA3D; update"):
-        ClickList.from_json(json.dumps(GOOD | {"version": 2}))
+        ClickList.from_json(json.dumps(GOOD | {"version": 3}))
+
+
+@pytest.mark.parametrize("version", [1, None])
+def test_clicks_of_an_older_version_are_settled_and_their_base_is_not_asked_for(version: int | None) -> None:
+    """Its masks were computed by another rule: what is stored stays as it is."""
+    text = json.dumps(GOOD | {"version": version, "box": [[0, 1], [0, 1], [0, 1]]})
+    found = ClickList.from_json(text)
+    assert [list(click.position) for click in found.clicks] == [[1.0, 2.0, 3.0]]
+    assert (found.structure, found.settled, found.reason) == (1, 1, OLDER)
+    assert (found.base, found.mask, found.box) == ("", "", None)
 
 
 @pytest.mark.parametrize("position", [(1.0, 2.0), (1.0, 2.0, float("nan")), (1.0, 2.0, float("inf")), "abc"])

@@ -186,6 +186,42 @@ def test_overwriting_is_as_the_editor_says(clicking: Clicking, overwrites: bool)
     np.testing.assert_array_equal(clicking.mask(other), before & ~mask if overwrites else before)
 
 
+@pytest.mark.parametrize("mode", ["OverwriteAllSegments", "OverwriteVisibleSegments"])
+def test_other_segments_always_lose_what_the_present_clicks_hold_and_nothing_more(
+    clicking: Clicking, mode: str
+) -> None:
+    """Move, flip, another object, delete, delete all, undo and redo."""
+    other = clicking.segmentation_node.GetSegmentation().AddEmptySegment("other", "other")
+    clicking.paint(((0, 40), (0, 40), (0, 32)), other)
+    before, refinement = clicking.mask(other), clicking.refinement
+    clicking.editor_node.SetOverwriteMode(getattr(clicking.editor_node, mode))
+    for place in PLACES[:3]:
+        clicking.click(place)
+    steps = (
+        lambda: refinement.move(1, clicking.world(PLACES[3])),
+        lambda: refinement.flip(1),
+        lambda: refinement.set_structure(None),
+        lambda: refinement.delete(2),
+        refinement.delete_all,
+    )
+    moments = []
+    for step in steps:
+        moments.append((clicking.mask(), clicking.mask(other)))
+        np.testing.assert_array_equal(moments[-1][1], before & ~moments[-1][0])
+        step()
+        clicking.settle()
+    assert clicking.sentences == []
+    assert not clicking.mask().any()
+    np.testing.assert_array_equal(clicking.mask(other), before)
+    for mask, others in moments[::-1]:
+        clicking.editor.Undo()
+        np.testing.assert_array_equal(clicking.mask(), mask)
+        np.testing.assert_array_equal(clicking.mask(other), others)
+    refinement.delete_all()
+    clicking.settle()
+    np.testing.assert_array_equal(clicking.mask(other), before)
+
+
 # What is clicked
 
 

@@ -10,6 +10,7 @@ from slicer_scene import (
     Editing,
     drag,
     edit,
+    kill,
     look_at,
     mask_of,
     new_scene,
@@ -98,6 +99,79 @@ def undo_takes_back_click_and_mask_together() -> None:
     settle()
     assert np.array_equal(editing.mask(), first)
     assert len(editing.session.rows) == 1
+
+
+@test
+def neighbors_get_back_what_a_click_took() -> None:
+    editing, place = ready()
+    segmentation, node = editing.node.GetSegmentation(), editing.editor.mrmlSegmentEditorNode()
+    other = segmentation.AddEmptySegment("", "Everything else")
+    whole = np.ones(slicer.util.arrayFromVolume(editing.volume).shape, dtype=np.uint8)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(whole, editing.node, other, editing.volume)
+    editing.editor.setCurrentSegmentID(editing.segment_id)
+    former = node.GetOverwriteMode()
+    node.SetOverwriteMode(node.OverwriteAllSegments)
+    editing.click(place)
+    assert (mask_of(editing.node, other, editing.volume) ^ editing.mask()).all(), "nothing was taken"
+    with collecting(editing.session.answered, editing.session.failed) as told:
+        editing.session.delete_all()
+        wait_for(lambda: told, "the clicks are deleted")
+    node.SetOverwriteMode(former)
+    assert mask_of(editing.node, other, editing.volume).all(), "something did not come back"
+
+
+@test
+def status_follows_selection_and_name() -> None:
+    editing, _place = ready()
+    liver = editing.segment_id
+    slicer.util.findChildren(editing.editor, "AddSegmentButton")[0].click()
+    settle()
+    added = editing.editor.currentSegmentID()
+    assert added != liver, "no segment was added"
+    segmentation = editing.node.GetSegmentation()
+    segmentation.GetSegment(added).SetTerminology(segmentation.GetSegment(liver).GetTerminology())
+
+    def shown() -> str:
+        settle()
+        return editing.effect._panel.ui.stateLabel.text
+
+    assert editing.session.structure is None, "a new segment is clicked as the one before it"
+    assert segmentation.GetSegment(added).GetName() in shown()
+    segmentation.GetSegment(added).SetName("Tumor")
+    assert "<b>Tumor</b>" in shown()
+    editing.editor.setCurrentSegmentID(liver)
+    assert f"<b>{structure().display_name}</b>" in shown()
+
+
+@test
+def negative_first_click_is_refused_kindly() -> None:
+    editing, place = ready()
+    look_at(place)
+    with collecting(editing.session.failed) as failed:
+        press_and_release("Red", *pixel_of("Red", place), control=True)
+        wait_for(lambda: failed, "the click is refused")
+        settle(0.3)
+    assert len(failed) == 1
+    assert "nothing to remove" in failed[0][0]
+    editing.click(place)
+    assert editing.mask().any()
+
+
+@test
+def engine_may_be_killed_in_mid_click() -> None:
+    editing, place = ready()
+    editing.click(place)
+    with collecting(editing.session.failed) as failed:
+        editing.click(tuple(np.add(place, (0.0, 0.0, 30.0))), wait=False)
+        wait_for(lambda: services().refinement.busy, "the click is on its way")
+        kill(services().engine.info.pid)
+        wait_for(lambda: failed, "it is told")
+        settle(1.0)
+    assert len(failed) == 1, f"{len(failed)} sentences instead of one"
+    assert "click was not applied" in failed[0][0], failed[0][0]
+    wait_for(lambda: services().engine.state == "ready", "the engine runs again")
+    editing.click(tuple(np.add(place, (0.0, 0.0, 4.0))))
+    assert len(editing.session.rows) == 2
 
 
 @test

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 from in_slicer_clicks import ready
-from slicer_harness import settle, test, wait_for
+from slicer_harness import collecting, settle, test, wait_for
 from slicer_scene import edit, mask_of, new_scene, services
 
 
@@ -35,6 +35,11 @@ def saved_scene_keeps_clicks() -> None:
     assert [row.position for row in editing.session.rows] == [row.position for row in rows]
     editing.click(tuple(np.add(place, (6.0, 0.0, 0.0))))
     assert len(editing.session.rows) == 3
+    assert not any(row.settled for row in editing.session.rows), "the mask from before the clicks is lost"
+    with collecting(editing.session.answered, editing.session.failed) as told:
+        editing.session.delete_all()
+        wait_for(lambda: told, "the clicks are deleted")
+    assert not editing.mask().any(), "the segment is not as before the first click"
 
 
 @test

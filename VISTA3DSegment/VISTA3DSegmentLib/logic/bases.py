@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..mrml.boxes import NO_BOX, Ranges, Shape, box_of, intersection, shape_of, slices
+from ..mrml.neighbors import Exchange
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.arrays import SharedDirectory
@@ -45,6 +46,7 @@ class Bases:
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, _Base] = OrderedDict()
+        self._exchanges: OrderedDict[str, Exchange] = OrderedDict()
         self._file: tuple[str, ArrayRef, SharedDirectory] | None = None
         self._unpacked: tuple[str, np.ndarray] | None = None
 
@@ -61,6 +63,22 @@ class Bases:
     def holds(self, name: str, grid: Grid) -> bool:
         """Whether a mask is kept, and belongs to the grid."""
         return name in self._kept and self._kept[name].grid.matches(grid)
+
+    def knows(self, name: str) -> bool:
+        """Whether a mask is kept, on whatever grid."""
+        return name in self._kept
+
+    def keep_exchange(self, name: str, exchange: Exchange) -> None:
+        """Keep what clicks moved between segments, under its name."""
+        if name:
+            self._exchanges[name] = exchange
+            self._exchanges.move_to_end(name)
+            while len(self._exchanges) > _KEPT:
+                self._exchanges.popitem(last=False)
+
+    def exchange(self, name: str) -> Exchange | None:
+        """Return what clicks moved between segments; None if it is not kept."""
+        return self._exchanges.get(name) if name else Exchange()
 
     def patch(self, name: str, box: Ranges) -> np.ndarray:
         """Return the part of a kept mask that lies in a box, bool [i, j, k]; a new array."""
@@ -97,6 +115,7 @@ class Bases:
         """Forget all masks, e.g. because the scene was closed."""
         self.release()
         self._kept.clear()
+        self._exchanges.clear()
         self._unpacked = None
 
     def _inner(self, name: str) -> np.ndarray:

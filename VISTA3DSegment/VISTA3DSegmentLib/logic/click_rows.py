@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from VISTA3DCore.errors import VistaError
 
-from ..mrml.clicks import ClickList, Position, StoredClick
+from ..i18n import tr as _
+from ..mrml.clicks import EDITED, OLDER, TOO_LARGE, ClickList, Position, StoredClick
 
 if TYPE_CHECKING:
     from .clicked_segment import ClickedSegment
@@ -22,12 +23,14 @@ class ClickRow:
     :param position: world RAS mm.
     :param outcome: whether it added or removed something; None: not known (yet).
     :param settled: whether it only tells what is meant, and adds and removes nothing any more.
+    :param reason: why it is settled: in a few words, and in a sentence; empty if it is not.
     """
 
     position: Position
     positive: bool
     outcome: bool | None
     settled: bool
+    reason: tuple[str, str] = ("", "")
 
 
 def rows_of(
@@ -44,6 +47,24 @@ def rows_of(
     except VistaError:  # under a transform that is not linear; a click tells it
         return []
     return [
-        ClickRow(place, click.positive, outcomes.get(click), number < click_list.settled)
+        ClickRow(place, click.positive, outcomes.get(click), True, _reason(click_list.reason))
+        if number < click_list.settled
+        else ClickRow(place, click.positive, outcomes.get(click), False)
         for number, (place, click) in enumerate(zip(places, click_list.clicks, strict=True))
     ]
+
+
+def _reason(reason: str) -> tuple[str, str]:
+    """Return why clicks are settled, in a few words and in a sentence."""
+    words, sentence = {
+        EDITED: (
+            _("older than an edit"),
+            _("Something else has changed the segment after this click: another tool, or clicks on another segment."),
+        ),
+        OLDER: (_("from an older version"), _("An older version of VISTA3D, which computed otherwise, stored it.")),
+        TOO_LARGE: (
+            _("older than the file"),
+            _("The mask from before this click was too large to be stored with the scene (more than 256 kB)."),
+        ),
+    }.get(reason, (_("older than the mask"), _("The mask from before this click is not known any more.")))
+    return words, sentence + " " + _("The click still tells what is meant, but adds and removes nothing any more.")

@@ -14,13 +14,25 @@ from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
 
 from ..i18n import tr as _
-from ..mrml.boxes import Ranges, Shape, box_of, slices, union
-from ..mrml.clicks import ClickList, Position, StoredClick, store_clicks, stored_text
+from ..mrml.boxes import Ranges, Shape, box_of, intersection, slices, union
+from ..mrml.clicks import (
+    EDITED,
+    LOST,
+    TOO_LARGE,
+    ClickList,
+    Position,
+    StoredClick,
+    store_clicks,
+    stored_text,
+)
 from ..mrml.fingerprints import Fingerprint
-from ..mrml.labelmaps import lattice_of, reference_lattice, shift_between
+from ..mrml.labelmaps import lattice_of, oriented_image, reference_lattice, shift_between
 from ..mrml.matrices import node_to_world
+from ..mrml.neighbors import Exchange, Neighbors
 from ..mrml.segments import has_segment, mask_box, read_mask, structure_of, voxels_to_node
-from ..mrml.tags import segment_of
+from ..mrml.stored_bases import TAG as BASE_TAG
+from ..mrml.stored_bases import StoredBase, TooLargeError, name_of, read_base, store_base
+from ..mrml.tags import get_tag, segment_of
 from ..mrml.volumes import volume_shape, why_unusable
 from ..mrml.writing import SegmentWriter, write_box
 from .bases import Bases, Grid
@@ -53,7 +65,7 @@ class ClickedSegment:
         self.label_set = label_set
         self._bases = bases
         self._known: tuple[tuple, Fingerprint] | None = None
-        self._read: tuple[str, ClickList] | None = None
+        self._read: tuple[tuple[str, str], ClickList] | None = None
 
     def is_same(self, segmentation_node: object, segment_id: str, volume_node: object, label_set: Catalogue) -> bool:
         """Whether it was made of these."""
@@ -86,9 +98,22 @@ class ClickedSegment:
         :raises InputError: if they are damaged.
         """
         text = stored_text(self.segmentation_node, self.segment_id)
-        if self._read is None or self._read[0] != text:
-            self._read = text, self._translated(ClickList.from_json(text) if text else ClickList())
+        key = text, get_tag(self.segmentation_node, self.segment_id, BASE_TAG) or ""
+        if self._read is None or self._read[0] != key:
+            stored = self._translated(ClickList.from_json(text)) if text else ClickList()
+            self._read = key, self._settled_if_lost(stored)
         return self._read[1]
+
+    def _settled_if_lost(self, click_list: ClickList) -> ClickList:
+        """Return a click list whose clicks are settled if the mask from before them cannot be had any more."""
+        is_known = self._bases.knows(click_list.base) and self._bases.exchange(click_list.exchange) is not None
+        if is_known or click_list.settled == len(click_list.clicks):
+            return click_list
+        try:
+            stored = read_base(self.segmentation_node, self.segment_id)
+        except TooLargeError:
+            return click_list.all_settled(TOO_LARGE)
+        return click_list.all_settled(LOST) if stored is None else click_list
 
     def readable_clicks(self) -> ClickList:
         """Return the stored clicks; an empty list where they are damaged or the segment is gone."""
@@ -129,12 +154,36 @@ class ClickedSegment:
         :raises VistaError: if the mask cannot be brought onto the volume's grid.
         """
         click_list, grid, found = self.readable_clicks(), self._grid(), self._fingerprint()
-        if click_list and str(found) == click_list.mask and self._bases.holds(click_list.base, grid):
-            return click_list
+        if click_list and str(found) == click_list.mask:
+            if self._recall(click_list, grid):
+                return click_list
+            click_list = click_list.all_settled(LOST)
         if not self._bases.holds(str(found), grid):
             self._bases.keep(str(found), self._read_mask(), grid)
-        name, settled = str(found), len(click_list.clicks)
-        return replace(click_list, base=name, base_empty=not found.count, mask=name, settled=settled, box=None)
+        name, settled = str(found), click_list.all_settled(EDITED) if click_list else click_list
+        return replace(settled, base=name, base_empty=not found.count, mask=name, box=None, exchange="")
+
+    def _recall(self, click_list: ClickList, grid: Grid) -> bool:
+        """Return whether a list's base is known, from the segment's tag if need be; its mask is the present one."""
+        is_known = self._bases.holds(click_list.base, grid) and self._bases.exchange(click_list.exchange) is not None
+        if is_known or click_list.settled == len(click_list.clicks):
+            return is_known
+        try:
+            stored = read_base(self.segmentation_node, self.segment_id)
+        except TooLargeError:
+            return False
+        if stored is None or stored.base != click_list.base or name_of(stored.exchange) != click_list.exchange:
+            return False
+        mask, whole = self._read_mask(), tuple((0, size) for size in grid.shape)
+        if stored.box is not None:
+            if intersection(stored.box, whole) != stored.box:
+                return False
+            mask[slices(stored.box)] = stored.voxels
+        if str(Fingerprint.of(mask)) != stored.base:
+            return False
+        self._bases.keep(stored.base, mask, grid)
+        self._bases.keep_exchange(click_list.exchange, stored.exchange)
+        return True
 
     def world_clicks(self, click_list: ClickList) -> tuple[Click, ...]:
         """Return the clicks as the engine takes them, world RAS mm."""
@@ -163,14 +212,30 @@ class ClickedSegment:
         found, before_list = self._fingerprint(), self.readable_clicks()
         touched = union(box, before_list.box if before_list.base == click_list.base else None)
         before = None if touched is None else self._read_box(touched)
+        exchange = self._bases.exchange(click_list.exchange) or Exchange()
         writer.save_state()
         if touched is not None:
             wanted = self._bases.patch(click_list.base, touched)
             if box is not None:
                 wanted[slices(box, touched)] = patch
+            placing, first = self._grid().placing, tuple(start for start, _ in touched)
+            neighbors = Neighbors(*self._place[:2], placing, touched, exchange)
+            base = oriented_image(self._bases.patch(click_list.base, touched), placing, first)
             found, touched = self._write_box(writer, click_list.base, touched, before, wanted)
-        store_clicks(self.segmentation_node, self.segment_id, replace(click_list, mask=str(found), box=touched))
+            exchange = neighbors.settle(base)
+        self._store(replace(click_list, mask=str(found), box=touched, exchange=name_of(exchange)), exchange)
         self._known = self._stamp(), found
+
+    def _store(self, click_list: ClickList, exchange: Exchange) -> None:
+        """Store clicks and what was before them with the segment."""
+        self._bases.keep_exchange(click_list.exchange, exchange)
+        base = None
+        if click_list.settled < len(click_list.clicks):
+            box = click_list.box
+            voxels = {} if box is None else {"voxels": self._bases.patch(click_list.base, box)}
+            base = StoredBase(click_list.base, box, **voxels, exchange=exchange)
+        store_clicks(*self._place[:2], click_list)
+        store_base(*self._place[:2], base)
 
     def _write_box(
         self, writer: SegmentWriter, base: str, box: Ranges, before: np.ndarray, wanted: np.ndarray

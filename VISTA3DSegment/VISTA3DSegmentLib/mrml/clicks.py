@@ -22,10 +22,14 @@ from .boxes import Ranges
 from .tags import TAG_PREFIX, get_tag, segment_of, set_tag
 
 TAG = TAG_PREFIX + "Clicks"
+#: Why clicks are settled: the mask was changed by something else; they were stored by an older version of the
+#: extension; the mask from before them was too large to be stored; it cannot be found for another reason.
+EDITED, OLDER, TOO_LARGE, LOST = "edited", "older", "too large", "lost"
 #: More than anybody places; a longer list comes from something else.
 MAX_CLICKS = 1000
 
-_VERSION = 1
+# The first version computed masks by another rule, under which its clicks cannot be computed anew.
+_VERSION = 2
 # A millionth of a millimetre: the text stays short and reads back as the same number.
 _DIGITS = 6
 
@@ -78,11 +82,14 @@ class ClickList:
 
     :param clicks: in the order in which they count.
     :param structure: index of what is clicked in the catalogue ``label_set``; None for an object without a name.
-    :param settled: how many of the clicks, the first ones, are older than the last edit of the mask by other tools.
+    :param settled: how many of the clicks, the first ones, only tell what is meant: the mask from before them is lost,
+        mostly because something else has changed the segment since.
     :param base: name of the mask from before the first click that is not settled; empty before the first click.
     :param base_empty: whether that mask holds nothing.
     :param mask: fingerprint of the mask after the last click was applied.
     :param box: voxels of the volume's grid outside of which this mask is the base; None: it is the base everywhere.
+    :param exchange: name of what the clicks took from other segments, or gave to them; empty for nothing.
+    :param reason: why clicks are settled: one of :data:`EDITED`, :data:`OLDER`, :data:`TOO_LARGE` and :data:`LOST`.
     :raises InputError: if there are too many clicks.
     """
 
@@ -94,6 +101,8 @@ class ClickList:
     mask: str = ""
     base_empty: bool = True
     box: Ranges | None = None
+    exchange: str = ""
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if len(self.clicks) > MAX_CLICKS:
@@ -101,6 +110,12 @@ class ClickList:
 
     def __bool__(self) -> bool:
         return bool(self.clicks)
+
+    def all_settled(self, reason: str) -> ClickList:
+        """Return the list with clicks that only tell what is meant; those that were settled keep their reason."""
+        if self.settled == len(self.clicks) and self.reason:
+            return self
+        return replace(self, settled=len(self.clicks), reason=reason)
 
     def apply(self, edit: Edit) -> ClickList:
         """Return the list after an edit; clicks that are not there any more are passed over.
@@ -139,7 +154,10 @@ class ClickList:
                 _("The segment's clicks were stored by a later version of VISTA3D; update the extension to use them.")
             )
         try:
-            return _checked(content)
+            click_list = _checked(content)
+            # Base and fingerprint go: its mask stays as it is, and is the base of all further clicks.
+            is_older = version != _VERSION
+            return replace(click_list.all_settled(OLDER), base="", mask="", box=None) if is_older else click_list
         except (KeyError, TypeError, ValueError, OverflowError, InputError) as error:
             raise _damaged() from error
 
@@ -200,7 +218,9 @@ def _checked(content: dict[str, Any]) -> ClickList:
     if ranges is not None and len(ranges) != 3:
         raise ValueError("a box has three ranges")
     label_set, base, mask = texts
-    return ClickList(clicks, structure, label_set, settled, base, mask, bool(content["base_empty"]), ranges)
+    exchange, reason = (_text(content.get(name, "")) for name in ("exchange", "reason"))
+    empty = bool(content["base_empty"])
+    return ClickList(clicks, structure, label_set, settled, base, mask, empty, ranges, exchange, reason)
 
 
 def _click(values: Iterable[float]) -> StoredClick:

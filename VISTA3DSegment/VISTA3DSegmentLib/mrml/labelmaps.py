@@ -16,7 +16,7 @@ from vtk.util import numpy_support
 
 from VISTA3DCore.imaging.geometry import apply_affine
 
-from .boxes import NO_BOX, Ranges, Shape, intersection
+from .boxes import NO_BOX, Ranges, Shape, intersection, shape_of, slices
 from .matrices import to_array, to_matrix
 
 # Voxels that are displaced by less than this (in voxels) are the same: headers round, transforms are multiplied.
@@ -121,6 +121,34 @@ def resampled(
     return result
 
 
+def labels_in(image: slicer.vtkOrientedImageData, lattice: np.ndarray, box: Ranges) -> np.ndarray:
+    """Return what a labelmap holds in a box of a lattice, a new array [i, j, k] with i running fastest.
+
+    A labelmap on a lattice whose voxels do not coincide is brought there by nearest neighbor.
+    """
+    shift = shift_between(lattice_of(image), lattice, box_of_image(image))
+    if shift is None:
+        image, shift = resampled(image, lattice, box), (0, 0, 0)
+    voxels, _start = array_of(image)
+    labels = np.zeros(shape_of(box), dtype=voxels.dtype, order="F")
+    placed = moved(box_of_image(image), shift)
+    common = intersection(placed, box)
+    if common is not None:
+        labels[slices(common, box)] = voxels[slices(common, placed)]
+    return labels
+
+
+def covering(box: Ranges, source: np.ndarray, target: np.ndarray) -> Ranges:
+    """Return the box of a lattice that holds all voxels that a box of another lattice touches.
+
+    :param source, target: the lattices, 4x4 in the same coordinates.
+    """
+    corners = np.array(list(itertools.product(*((start - 0.5, stop - 0.5) for start, stop in box))))
+    places = apply_affine(np.linalg.inv(target) @ source, corners)
+    starts, stops = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0)) + 1
+    return tuple((int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+
+
 def _geometry(box: Ranges, lattice: np.ndarray) -> slicer.vtkOrientedImageData:
     """Return a labelmap without memory for voxels."""
     image = slicer.vtkOrientedImageData()
@@ -136,9 +164,4 @@ def _extent(box: Ranges) -> list[int]:
 
 def _covered(image: slicer.vtkOrientedImageData, lattice: np.ndarray) -> Ranges | None:
     """Return the box of a lattice in which voxels of a labelmap can lie; None for an empty labelmap."""
-    if image.IsEmpty():
-        return None
-    corners = np.array(list(itertools.product(*((start - 0.5, stop - 0.5) for start, stop in box_of_image(image)))))
-    places = apply_affine(np.linalg.inv(lattice) @ lattice_of(image), corners)
-    starts, stops = np.floor(places.min(axis=0)), np.ceil(places.max(axis=0)) + 1
-    return tuple((int(start), int(stop)) for start, stop in zip(starts, stops, strict=True))
+    return None if image.IsEmpty() else covering(box_of_image(image), lattice_of(image), lattice)

@@ -44,6 +44,7 @@ from .segments import (
     require_labelmaps,
     voxels_to_node,
 )
+from .stored_bases import forget_base
 from .tags import segment_of
 from .undo import Change, change_of
 from .volumes import ijk_to_world, volume_shape
@@ -248,6 +249,7 @@ def _put(
 def _tag(segment: slicer.vtkSegment, structure: Structure, plan: Plan) -> None:
     """Give a segment its voxels, and the mark by which corrections are known later."""
     stored = plan.stored[structure.index]
+    forget_base(segment)  # it belongs to what is replaced
     segment.SetLabelValue(stored.label)
     segment.AddRepresentation(labelmap_name(), stored.image)
     if structure.index in plan.mixed:

@@ -212,10 +212,7 @@ def _items(row: ClickRow) -> tuple[qt.QTableWidgetItem, ...]:
 def _effect(row: ClickRow) -> tuple[str, str]:
     """Return what a click did, and what that means."""
     if row.settled:
-        return _("older than an edit"), _(
-            "The segment was edited with another tool after this click. It still tells what is meant, but adds and "
-            "removes nothing any more."
-        )
+        return row.reason
     if row.outcome is None:
         return "", ""
     if row.outcome:
