@@ -10,12 +10,18 @@ import slicer
 from mrml_scene import AFFINES, SHAPE, TRANSFORMS, Application, ball
 
 
+@pytest.fixture(autouse=True)
+def _closed_applications() -> Iterator[None]:
+    """Close the applications of a test, after its other fixtures have ended."""
+    yield
+    while Application.running:
+        Application.running.pop().close()
+
+
 @pytest.fixture
-def app() -> Iterator[Application]:
+def app() -> Application:
     """Return a fresh scene with the module logics of Slicer, without Qt; it is empty afterwards."""
-    application = Application()
-    yield application
-    application.scene.Clear(True)
+    return Application()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import slicer
@@ -80,9 +81,16 @@ def add_image(
 
 
 class Application:
-    """A scene, and the logics of Slicer that observe it."""
+    """A scene, and the logics of Slicer that observe it.
+
+    Each must be closed after its test (a fixture does): Python's garbage collector would end a forgotten scene at any
+    later moment, and a scene that ends calls observers which are half collected by then; this ends the process.
+    """
+
+    running: ClassVar[list[Application]] = []
 
     def __init__(self) -> None:
+        self.running.append(self)
         self.scene = slicer.vtkMRMLScene()
         self.logic = slicer.vtkSlicerApplicationLogic()
         self.logic.SetMRMLScene(self.scene)
@@ -91,6 +99,11 @@ class Application:
             logic.SetMRMLScene(self.scene)
             logic.SetMRMLApplicationLogic(self.logic)
             self.logic.SetModuleLogic(name, logic)
+
+    def close(self) -> None:
+        """Empty the scene while everything that observes it is alive, then let nothing observe it."""
+        self.scene.Clear(True)
+        self.scene.RemoveAllObservers()
 
     @property
     def subject_hierarchy(self) -> slicer.vtkMRMLSubjectHierarchyNode:

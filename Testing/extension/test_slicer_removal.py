@@ -49,7 +49,7 @@ def test_unshared_segments_are_the_same_and_take_no_memory(
     app: Application, made: Segmentation, labels: np.ndarray
 ) -> None:
     heard, segmentation = [], made.GetSegmentation()
-    made.AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: heard.append(1))
+    tag = made.AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: heard.append(1))
     shared = segmentation.GetNthSegment(0).GetRepresentation("Binary labelmap")
     unshare_labelmaps(made)
     own = [segmentation.GetNthSegment(n).GetRepresentation("Binary labelmap") for n in range(117)]
@@ -59,6 +59,7 @@ def test_unshared_segments_are_the_same_and_take_no_memory(
     for n in (0, 60, 116):
         mask = read_mask(made, segmentation.GetNthSegmentID(n), ct)
         assert np.array_equal(mask, labels == EVERYTHING[n].index)
+    made.RemoveObserver(tag)
     assert not heard
     assert not made.GetDisableModifiedEvent()
 

@@ -288,8 +288,10 @@ def test_what_cannot_be_written_is_an_error_and_changes_nothing(
 ) -> None:
     spoil(writing)
     heard = []
-    writing.node.GetSegmentation().AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: heard.append(1))
+    segmentation = writing.node.GetSegmentation()
+    tag = segmentation.AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: heard.append(1))
     whole = tuple((0, size) for size in SHAPE)
     with pytest.raises(InputError, match=reason):
         write_box(writing.editor.writer, writing.node, writing.liver, writing.volume, ONE & ~ONE, ONE, whole)
+    segmentation.RemoveObserver(tag)
     assert not heard

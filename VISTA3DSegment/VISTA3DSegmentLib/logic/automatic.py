@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import slicer
-import vtk
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
 from VISTA3DCore.errors import InputError, OutputError, VistaError
@@ -23,6 +22,7 @@ from ..mrml.segments import create_segmentation
 from ..mrml.volumes import content_key
 from .estimates import Forecast
 from .last_run import LastRun
+from .observers import watch_scene
 from .preview import Preview
 from .run_request import RunRequest
 from .signals import Signal
@@ -257,18 +257,10 @@ class AutomaticRun:
             self._engine.delete_array(ref)
 
     def _observe(self) -> None:
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def on_removed(_scene: Any, _event: Any, node: Any) -> None:
-            self._on_removed(node)
+        self._observers = watch_scene(self._scene, self._on_removed, self._on_closing)
 
-        def on_closing(*_arguments: Any) -> None:
-            self._fail(_("The scene was closed; the run was stopped."))
-
-        events: dict[int, Callable[..., None]] = {
-            slicer.vtkMRMLScene.NodeRemovedEvent: on_removed,
-            slicer.vtkMRMLScene.StartCloseEvent: on_closing,
-        }
-        self._observers = [self._scene.AddObserver(event, function) for event, function in events.items()]
+    def _on_closing(self) -> None:
+        self._fail(_("The scene was closed; the run was stopped."))
 
     def _on_removed(self, node: Any) -> None:
         run = self._run

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import slicer
-import vtk
 
 from VISTA3DCore.errors import InputError
 
 from ..i18n import tr as _
+from .observers import watch_scene
 from .signals import Signal
 from .stepping import Stepping
 
@@ -103,21 +102,11 @@ class LastRun:
         self._observers.clear()
 
     def _observe(self) -> None:
-        # Weakly: a scene that ends together with this object must not call what is half gone.
-        this = weakref.ref(self)
+        self._observers = watch_scene(self._scene, self._on_removed, self.forget)
 
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def on_removed(_scene: Any, _event: Any, node: Any) -> None:
-            last = this()
-            if last is not None and node is last.segmentation:
-                last.forget()
-
-        def on_closing(*_arguments: Any) -> None:
-            if (last := this()) is not None:
-                last.forget()
-
-        removed, closing = slicer.vtkMRMLScene.NodeRemovedEvent, slicer.vtkMRMLScene.StartCloseEvent
-        self._observers = [self._scene.AddObserver(removed, on_removed), self._scene.AddObserver(closing, on_closing)]
+    def _on_removed(self, node: Any) -> None:
+        if node is self.segmentation:
+            self.forget()
 
 
 def _nothing(_answer: Any) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observers of VTK objects that can all be removed at once."""
+"""Observers of VTK objects that can all be removed at once, and observers of a scene that do not keep it alive."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import slicer
 import vtk
 
 
@@ -27,3 +29,28 @@ class Observers:
         observed, self._observed = self._observed, []
         for one, tag in observed:
             one.RemoveObserver(tag)
+
+
+def watch_scene(
+    scene: slicer.vtkMRMLScene, on_removed: Callable[[Any], None], on_closing: Callable[[], None]
+) -> list[int]:
+    """Call methods when a node is removed from a scene and before a scene is closed; return the observers' tags.
+
+    Their object is held weakly: Python may collect it together with the scene, and a scene that ends calls its
+    observers. Calling what is half collected ends the process.
+
+    :param on_removed: a bound method that takes the node; :param on_closing: a bound method.
+    """
+    removed_method, closing_method = weakref.WeakMethod(on_removed), weakref.WeakMethod(on_closing)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def removed(_scene: Any, _event: Any, node: Any) -> None:
+        if (method := removed_method()) is not None:
+            method(node)
+
+    def closing(*_arguments: Any) -> None:
+        if (method := closing_method()) is not None:
+            method()
+
+    events = {slicer.vtkMRMLScene.NodeRemovedEvent: removed, slicer.vtkMRMLScene.StartCloseEvent: closing}
+    return [scene.AddObserver(event, function) for event, function in events.items()]

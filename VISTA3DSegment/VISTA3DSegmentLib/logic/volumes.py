@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import slicer
-import vtk
 
 from VISTA3DCore.errors import Cancelled, InputError, VistaError
 from VISTA3DCore.worker.client import model_on_wire
@@ -18,6 +16,7 @@ from VISTA3DCore.worker.protocol import ArrayRef, CloseParams, OpenParams
 
 from ..mrml.volumes import content_key, to_volume
 from .engine import Engine, OnError, OnProgress, Pending
+from .observers import watch_scene
 from .signals import log
 
 if TYPE_CHECKING:
@@ -242,23 +241,7 @@ class OpenedVolumes:
     def _watch(self, scene: slicer.vtkMRMLScene | None) -> None:
         if scene is None or scene in self._scenes:
             return
-
-        # Weakly: a scene that ends together with this object must not call what is half gone.
-        this = weakref.ref(self)
-
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def on_removed(_scene: Any, _event: Any, node: Any) -> None:
-            if (volumes := this()) is not None:
-                volumes.forget(node)
-
-        def on_closing(*_arguments: Any) -> None:
-            if (volumes := this()) is not None:
-                volumes.close_all()
-
-        self._scenes[scene] = [
-            scene.AddObserver(slicer.vtkMRMLScene.NodeRemovedEvent, on_removed),
-            scene.AddObserver(slicer.vtkMRMLScene.StartCloseEvent, on_closing),
-        ]
+        self._scenes[scene] = watch_scene(scene, self.forget, self.close_all)
 
 
 def _call(function: Callable[[Any], Any], argument: Any) -> None:
