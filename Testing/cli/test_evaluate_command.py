@@ -77,6 +77,28 @@ def test_table_csv_and_picture(clicks: Callable, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.csv", "a.png"]
 
 
+def test_only_what_is_claimed_and_what_one_structure_lost(
+    vista3d: Callable, ct_file: Path, labels_file: Path, claiming_model: Path, tmp_path: Path
+) -> None:
+    command = ("evaluate", "clicks", "-i", ct_file, "-r", labels_file, "-m", claiming_model, "-d", "cpu", "-n", 3)
+    more = ("-o", tmp_path / "a.csv", "--claimed")
+    summary = json.loads(vista3d(*command, *more, "--json", "-q").stdout)
+    everything = json.loads(vista3d(*command, "-o", tmp_path / "b.csv", "--json", "-q").stdout)
+    offered = {one["name"] for one in json.loads(vista3d("classes", "-m", claiming_model, "--json").stdout)}
+    measured = {curve["structure"] for curve in summary["curves"]}
+    assert measured < {curve["structure"] for curve in everything["curves"]}
+    assert measured <= offered
+    (found,) = summary["summaries"]
+    for clicks in range(4):
+        losses = {curve["structure"]: curve["dice"][0] - curve["dice"][clicks] for curve in summary["curves"]}
+        assert found["losses"][clicks] == pytest.approx(max(0.0, *losses.values()))
+        assert found["losers"][clicks] in ("", *losses)
+    said = vista3d(*command, *more, "-q", "-c", sorted(measured)[0]).exit_code, vista3d(*command, *more).stdout
+    assert said[0] == 0
+    assert "Mean Dice after 0, 1, 3 clicks: " in said[1]
+    assert "Largest loss of one structure: " in said[1]
+
+
 def test_every_protocol_for_programs(clicks: Callable, tmp_path: Path) -> None:
     protocols = ("honest", "oracle_best_so_far", "oracle_trials")
     more = [word for name in protocols for word in ("-p", name)]

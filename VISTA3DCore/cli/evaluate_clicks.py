@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from VISTA3DCore.inference.segmenter import Segmenter
 
 
+# Numbers of clicks whose means are said in a sentence.
+_COUNTS = (0, 1, 3, 5, 10)
+
+
 class Protocol(str, Enum):
     """How clicks are simulated and counted."""
 
@@ -73,6 +77,9 @@ Starts = Annotated[
 ZeroShot = Annotated[
     bool, typer.Option("--zero-shot", help="Tell the model no class, as for an object that it never saw.")
 ]
+Claimed = Annotated[
+    bool, typer.Option("--claimed", help="Only structures that the model claims, with the results that users get.")
+]
 Plot = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png", help="Draw mean Dice against the number of clicks.")
 ]
@@ -90,6 +97,7 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     protocol: Protocols = [Protocol.honest],  # noqa: B006 - typer copies it
     start: Starts = [],  # noqa: B006 - typer copies it
     zero_shot: ZeroShot = False,
+    claimed: Claimed = False,
     seed: options.Seed = 0,
     model: options.Model = "",
     device: options.Device = "auto",
@@ -109,6 +117,7 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
 
     - `vista3d evaluate clicks -i ct.nii.gz -r labels.nii.gz -c liver,spleen -o clicks.csv --plot clicks.png`
     - `vista3d evaluate clicks -i ct.nii.gz -r labels.nii.gz -s automatic -s nothing -n 10 -o clicks.csv`
+    - `vista3d evaluate clicks -i ct.nii.gz -r labels.nii.gz --claimed -m mini -o clicks.csv`
     - `vista3d evaluate clicks --data cases/ --split test --zero-shot -o lesions.csv`
     """
     _check_outputs(output, plot)
@@ -121,7 +130,7 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
             say("Note: the reference's values are read as VISTA3D's indices (1 is liver); else give --labels-json.")
         if not zero_shot:
             engine.Wishes(classes=plan.classes, model=model).check(clicks=True)
-        curves = _measure(source, plan, model, device, reporter.progress, quiet)
+        curves = _measure(source, plan, model, device, claimed, reporter.progress, quiet)
         files = _write(output, plot, curves, source.title, reporter.progress)
     if as_json:
         print_json(_as_json(curves, model, files, notes))
@@ -193,13 +202,15 @@ def _plan(
     )
 
 
-def _measure(source: _Source, plan: Plan, model: str, device: str, progress: Progress, quiet: bool) -> list[Curve]:
+def _measure(
+    source: _Source, plan: Plan, model: str, device: str, claimed: bool, progress: Progress, quiet: bool
+) -> list[Curve]:
     progress.update(0.0, "Loading the model")
     from VISTA3DCore.evaluation.study import evaluate_case, evaluate_cases
     from VISTA3DCore.inference.segmenter import Segmenter
 
     part = progress.part(0.0, 0.03)
-    segmenter = Segmenter.from_pretrained(model, device=device, progress=part, claimed_only=False)
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=part, claimed_only=claimed)
     cases = source.cases(segmenter)
     if not quiet:
         engine.say_where(segmenter)
@@ -237,8 +248,18 @@ def _show(curves: list[Curve], files: list[Path]) -> None:
         time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
         show(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
         show(_table([curve for curve in curves if summary.holds(curve)], summary))
+        show(_harm(summary), soft_wrap=True)
     for file in files:
         say(f"Wrote {file}")
+
+
+def _harm(summary: Summary) -> str:
+    """Return the means at a few numbers of clicks and the largest loss, in words."""
+    counts = [count for count in _COUNTS if count < len(summary.mean)]
+    means = ", ".join(f"{summary.mean[count]:.3f}" for count in counts)
+    loss, structure, clicks = summary.largest_loss
+    worst = f"{loss:.3f} ({structure}, after {clicks} clicks)" if loss else "none"
+    return f"Mean Dice after {', '.join(map(str, counts))} clicks: {means}. Largest loss of one structure: {worst}."
 
 
 def _table(curves: list[Curve], summary: Summary) -> Table:

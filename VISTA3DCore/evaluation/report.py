@@ -46,6 +46,8 @@ class Summary:
     :param lower: first quartile of Dice.
     :param upper: third quartile of Dice.
     :param seconds: median time of a click, None if none was set.
+    :param losses: after 0, 1, 2 ... clicks, how much Dice the curve that lost most has lost since the start; 0: none.
+    :param losers: the structures of these curves, "" where none has lost; with several cases, the case comes first.
     """
 
     protocol: str
@@ -56,6 +58,14 @@ class Summary:
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     seconds: float | None
+    losses: tuple[float, ...]
+    losers: tuple[str, ...]
+
+    @property
+    def largest_loss(self) -> tuple[float, str, int]:
+        """The largest loss of all, its structure, and after how many clicks; (0.0, "", 0) if none has lost."""
+        worst = max(range(len(self.losses)), key=self.losses.__getitem__)
+        return self.losses[worst], self.losers[worst], worst
 
     @property
     def title(self) -> str:
@@ -126,6 +136,11 @@ def _summary(key: tuple[str, str, bool], curves: Sequence[Curve]) -> Summary:
     scores = np.array([curve.dice for curve in curves])
     lower, upper = np.percentile(scores, (25, 75), axis=0)
     seconds = [value for curve in curves for value in curve.seconds]
+    lost = np.maximum(scores[:, :1] - scores, 0.0)
+    worst = lost.argmax(axis=0)
+    several = len({curve.case for curve in curves}) > 1
+    names = [f"{curve.case}: {curve.structure}" if several else curve.structure for curve in curves]
+    losses = lost.max(axis=0).tolist()
     return Summary(
         *key,
         count=len(curves),
@@ -133,6 +148,8 @@ def _summary(key: tuple[str, str, bool], curves: Sequence[Curve]) -> Summary:
         lower=tuple(lower.tolist()),
         upper=tuple(upper.tolist()),
         seconds=float(np.median(seconds)) if seconds else None,
+        losses=tuple(losses),
+        losers=tuple(names[row] if loss else "" for row, loss in zip(worst.tolist(), losses, strict=True)),
     )
 
 
