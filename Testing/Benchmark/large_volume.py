@@ -13,7 +13,6 @@ Linux and macOS. The exit code is 1 where the promise is broken.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,14 @@ from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 
 PROMISE = 600e6
+# A process counts what its parent held when it was started, so a small one starts the command.
+_MEASURE = """
+import os, sys
+pid = os.spawnv(os.P_NOWAIT, sys.argv[1], sys.argv[1:])
+_, status, usage = os.wait4(pid, 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 SHAPE = (512, 512, 700)
 SPACING = 0.7
 OVERLAPPING = tuple(one.name for one in catalogue() if one.overlapping and one.supported)
@@ -94,11 +101,16 @@ def _peak(image: Path, model: Path | str, classes: tuple[str, ...], output: Path
     """Return the largest resident size of the command, in bytes."""
     options = ("--model", str(model), "--device", "cpu", "--runtime", "torch", "--classes", ",".join(classes))
     command = python_command("VISTA3DCore.cli", "segment", str(image), "-o", str(output), "--quiet", *options)
-    process = subprocess.Popen(command, env=child_environment())
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"The command failed with code {os.waitstatus_to_exitcode(status)}.")
-    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _MEASURE, *command],
+        env=child_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(f"The command failed with code {done.returncode}.")
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":
