@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.imaging.output import Encoder
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
-    from VISTA3DCore.imaging.masks import BitMasks
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
 
@@ -54,8 +54,9 @@ def measure(
             raise InputError(f"The grids differ: {other.shape} and {segmentation.labels.shape} voxels.")
     size = 1 + max([0, *(structure.index for structure in segmentation.structures), *segmentation.masks])
     sums = _label_sums(volume.array, segmentation.labels, size)
-    for index in segmentation.masks:
-        sums[:, index] = _mask_sums(volume.array, segmentation.masks, index)
+    masks = BitMasks.of(segmentation.masks, segmentation.labels.shape)
+    for index in masks:
+        sums[:, index] = _mask_sums(volume.array, masks, index)
     voxel_ml = abs(float(np.linalg.det(segmentation.affine[:3, :3]))) / 1000.0
     return [
         _statistics(structure, sums[:, structure.index], voxel_ml, _dice_of(segmentation, structure.index, reference))
