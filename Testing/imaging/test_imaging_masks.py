@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -57,6 +60,21 @@ def test_layers_of_a_file_hold_every_voxel_of_every_mask(masks: list[np.ndarray]
         found = np.stack([image.at(k) for k in range(labels.shape[2])], axis=2)
         np.testing.assert_array_equal(found == index, mask)
     assert layers.place[structures[0].index] == 0
+
+
+def test_files_are_written_without_a_whole_copy_of_a_mask(tmp_path: Path) -> None:
+    shape, structures = (200, 160, 400), catalogue().resolve(("hepatic tumor", "hepatic vessel"))
+    masks = BitMasks([one.index for one in structures], shape)
+    for one in structures:
+        masks.set_part(one.index, (slice(50, 90), slice(50, 90), slice(10, 20)), np.ones((40, 40, 10), bool))
+    segmentation = Segmentation(np.zeros(shape, np.uint16), masks, structures, np.eye(4))
+    for name in ("out.nii", "out.seg.nrrd"):
+        tracemalloc.start()
+        assert 26 in masks
+        segmentation.write(tmp_path / name)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 8e6, name  # of 12.8 million voxels; pieces wait for their compression
 
 
 def test_masks_of_another_shape_are_refused() -> None:

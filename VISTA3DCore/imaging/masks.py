@@ -47,6 +47,10 @@ class BitMasks(Mapping[int, np.ndarray]):
         for k in range(self.shape[2]):
             self.set_part(index, (slice(None), slice(None), k), mask[:, :, k])
 
+    def __contains__(self, index: object) -> bool:
+        # A Mapping's own would ask for the mask, which is a copy.
+        return index in self._place
+
     def __iter__(self) -> Iterator[int]:
         return iter(self._place)
 
