@@ -260,7 +260,7 @@ def test_a_writer_that_fails(clicking: Clicking, monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patch:
         patch.setattr(clicking.refinement.writer, "modify", broken, raising=False)
-        clicking.refinement.add(clicking.world(PLACES[1]))
+        clicking.refinement.add(clicking.world(PLACES[0]))
         before = clicking.mask(), clicking.stored()
         clicking.settle()
         assert clicking.sentences == ["The segment could not be changed; select it again and repeat the click."]

@@ -100,7 +100,7 @@ class ClickedSegment:
         text = stored_text(self.segmentation_node, self.segment_id)
         key = text, get_tag(self.segmentation_node, self.segment_id, BASE_TAG) or ""
         if self._read is None or self._read[0] != key:
-            stored = self._translated(ClickList.from_json(text)) if text else ClickList()
+            stored = self._translated(ClickList.from_json(text) if text else ClickList())
             self._read = key, self._settled_if_lost(stored)
         return self._read[1]
 
