@@ -3,7 +3,8 @@
     python model.py --shared ../shared --run runs/model
 
 The same command again continues where it stopped: each run resumes at its last state, and finished runs are kept.
-What happens is written in mini.json.
+What happens is written in mini.json. With --start, the runs that leave patients out are not made for the model itself:
+it continues from other weights.
 """
 
 from __future__ import annotations
@@ -31,20 +32,24 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="Folder of the runs and of the result.")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1), help="Training processes.")
     parser.add_argument("--share", type=float, default=1.0, help="Part of the steps, for a trial.")
+    parser.add_argument("--start", type=Path, help="Continue from this model instead of from nothing.")
     parser.add_argument("--recipe", type=Path, default=HERE / "mini.json", help="Cases, runs and folds.")
     options = parser.parse_args()
     options.run.mkdir(parents=True, exist_ok=True)
     plan = json.loads(options.recipe.read_text(encoding="utf-8"))
     lists = write_lists(plan["cases"], options)
-    model, measured = None, {}
+    model, measured = options.start, {}
     for run in plan["runs"]:
+        if options.start and "fold" in run:
+            continue
         data = [lists["clicks"] if "config" in run else lists["labeled"]]
         if run.get("predictions"):
             data = [lists["kept"], predicted(lists["predict"], model, options.run)]
         model = train(run, options, data, model, options.share, run.get("fold"))
         if run.get("measured"):
             measured[run["fold"]] = model
-    for fold in plan["validation"]["folds"]:
+    folds = {*plan["validation"]["folds"], *(run["fold"] for run in plan["runs"] if "fold" in run)}
+    for fold in sorted(folds - set(measured)):
         held_out = None
         for run in plan["runs"]:
             if run["name"] in plan["validation"]["runs"]:
