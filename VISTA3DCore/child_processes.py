@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,8 @@ from typing import Any
 #: The names of working folders begin so.
 FOLDER_PREFIX = "vista3d-process-"
 
+#: ``subprocess.CREATE_NO_WINDOW``, without importing that module: Slicer asks for a command alone.
+_NO_WINDOW = 0x08000000
 _PACKAGE = "VISTA3DCore"
 # ``sys`` is part of the interpreter: importing it looks at no path.
 _CLEAN_PATH = "import sys; sys.path[:] = [p for p in sys.path if p not in ('', '.')]; "
@@ -135,7 +136,7 @@ def find_program(name: str) -> str | None:
 
 def no_window() -> dict[str, Any]:
     """Return the options of ``subprocess`` that keep Windows from opening a console window."""
-    return {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
+    return {"creationflags": _NO_WINDOW} if sys.platform == "win32" else {}
 
 
 def _absolute_program(python: str) -> str:

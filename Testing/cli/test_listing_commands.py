@@ -87,9 +87,9 @@ def test_models_list(vista3d: Callable, home: Path) -> None:
 
 def test_models_import_verify_delete(vista3d: Callable, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, _ = inspect_checkpoint(tiny_model)
-    monkeypatch.setitem(
-        REGISTRY, "tiny", replace(REGISTRY["vista3d-ct"], name="tiny", config=config, revision="0" * 40)
-    )
+    size = tiny_model.stat().st_size
+    entry = replace(REGISTRY["vista3d-ct"], name="tiny", config=config, revision="0" * 40, size=size)
+    monkeypatch.setitem(REGISTRY, "tiny", entry)
     refused = vista3d("models", "import", tiny_model, "--name", "tiny")
     assert refused.exit_code == 4
     assert "licence" in refused.stderr.lower()

@@ -69,7 +69,7 @@ def test_paths_are_relative_to_the_root_that_a_list_names(tmp_path: Path) -> Non
         ({"labels": {}}, "neither 'training' nor 'testing'"),
         ({"training": {"image": "a"}}, "must be a list"),
         ({"training": [3]}, "Entry 1 of 'training'"),
-        ({"training": [{"label": "a"}]}, "'image' in entry 1 of 'training'"),
+        ({"training": [{"fold": 0}]}, "'image' in entry 1 of 'training'"),
         ({"training": [{"image": "a", "fold": "x"}]}, "'fold'"),
         ({"training": [{"image": "a", "complete": 1}]}, "'complete'"),
         ({"training": [{"image": "a", "predicted": [1.5]}]}, "'predicted'"),
