@@ -201,8 +201,9 @@ def test_an_engine_that_is_killed_in_mid_click_is_told_once_and_that_the_click_w
 
 def test_an_engine_that_is_killed_while_the_volume_is_opened_is_told_once(one):
     one.clicking.volumes.forget(one.clicking.volume_node)
+    one.engine.engine.start()
+    one.loop.run_until(lambda: one.engine.engine.state == "ready")
     one.begin()
-    one.loop.run_until(lambda: "%" in one.session.state)
     one.engine.kill()
     one.loop.run_until(lambda: one.told["failed"])
     one.loop.run_for(0.3)
