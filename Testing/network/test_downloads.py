@@ -169,7 +169,7 @@ def test_a_file_of_unknown_length_arrives(served: Served, remote: RemoteFile, ta
 @pytest.mark.parametrize("kind", ["sha256", "md5"])
 def test_wrong_hash_keeps_nothing(kind: str, remote: RemoteFile, target: Path) -> None:
     wrong = replace(remote, **{"sha256": SHA256, "md5": MD5, kind: "0" * (64 if kind == "sha256" else 32)})
-    with pytest.raises(ModelError, match=f"(?i)damaged .* its {kind[:3]}.* instead of 0000.* not kept"):
+    with pytest.raises(ModelError, match=f"(?i)damaged .* its {kind[:3]}.* instead of 0000.* get it again"):
         download(wrong, target)
     assert names(target.parent) == []
 
