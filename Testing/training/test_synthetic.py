@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from training_phantoms import phantom
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import load_case, read_index
+from VISTA3DCore.training.datasets import IGNORE, load_case, read_index
 from VISTA3DCore.training.deformation import DeformationConfig, sample_points
 from VISTA3DCore.training.hu_statistics import hu_statistics
 from VISTA3DCore.training.lesions import LESIONS, add_lesions
@@ -39,6 +40,27 @@ def test_a_patch_depends_on_its_seed_alone(anatomy):
     assert one.image.shape == one.label.shape == SMALL.window
     assert (one.image.dtype, one.label.dtype) == (np.float32, np.uint8)
     assert 0 <= one.image.min() < one.image.max() <= 1
+
+
+def test_small_fields_of_view_show_nothing_and_teach_nothing_beyond_them():
+    model = replace(SMALL, spacing=(10.0, 10.0, 10.0))
+    body = phantom(0)
+    maps = {key: np.kron(getattr(body, key), np.ones((1, 4, 4, 4), np.uint8)) for key in ("image", "label")}
+    case = replace(body, **maps)
+    wide, narrow = (SyntheticAnatomy([case], model, SyntheticConfig(narrow=share)) for share in (0.0, 1.0))
+    sides = []
+    for seed in range(40):
+        patch = narrow.patch(seed)
+        known = patch.label != IGNORE
+        assert np.all(patch.image[~known] == 0)
+        assert patch.image[known].std() > 0
+        sides.append([10.0 * (np.ptp(np.flatnonzero(known.any(axes))) + 1) for axes in ((1, 2), (0, 2), (0, 1))])
+    across, along = np.array(sides)[:, :2], np.array(sides)[:, 2]
+    assert across.max() <= 270
+    assert across.min() <= 130
+    assert np.ptp(np.mean(sides, axis=1)) > 50
+    assert along.max() == 320
+    assert np.mean([np.mean(wide.patch(seed).label != IGNORE) for seed in range(10)]) > 0.85
 
 
 def test_patches_measure_what_organs_measure(anatomy):

@@ -44,6 +44,16 @@ _OVERHANG = 0.2
 """Largest part of a patch's side that may lie beyond the volume, where the volume is larger than the patch."""
 
 
+_NARROW_MM = (110.0, 260.0)
+"""Sides of a small field of view, as CTs of a spine or a heart have it."""
+
+_ROUND = 0.3
+"""Share of small fields of view that are cylinders, as scanners reconstruct them, instead of boxes."""
+
+_SHORT = 0.5
+"""Share of small fields of view that are short along the body, too."""
+
+
 @dataclass(frozen=True)
 class SyntheticConfig:
     """How synthetic CTs vary.
@@ -55,6 +65,7 @@ class SyntheticConfig:
     :param painted_blur: the same for what is painted from a label map alone.
     :param thick_slices: how often slices are thicker than their distance.
     :param untouched: how often a CT keeps its own contrast phase and texture.
+    :param narrow: how often a patch shows a small field of view: beyond it is nothing, as beyond a volume.
     :param absent_lesions: the sources are known to be free of lesions, so that their absence can be asked for.
     """
 
@@ -66,6 +77,7 @@ class SyntheticConfig:
     painted_blur: tuple[float, float] = (0.45, 0.95)
     thick_slices: float = 0.25
     untouched: float = 0.3
+    narrow: float = 0.25
     absent_lesions: bool = False
 
 
@@ -125,15 +137,18 @@ class SyntheticAnatomy:
         shape = tuple(shape or self.model.window)
         points = sample_points(_center(source, shape, rng), shape, self.model.spacing, self.config.deformation, rng)
         nearest, inside = nearest_voxels(points, source.label.shape)
+        if rng.random() < self.config.narrow:
+            inside &= _small_view(shape, np.asarray(self.model.spacing), rng)
         label = np.where(inside, source.label.ravel()[nearest], np.uint8(IGNORE))
         pseudo = None
         if source.pseudo is not None:
             pseudo = np.where(inside, source.pseudo.ravel()[nearest], np.uint8(IGNORE))
         image = self._image(source, points, nearest, label, rng)
-        image[~inside] = AIR_HU  # as the engine pads volumes that are smaller than the window
+        image[~inside] = AIR_HU
         count = int(rng.poisson(self.config.lesions)) if source.meaning.complete else 0
         grown = add_lesions(image, label, self.model.spacing, count, rng)
         image = self._scanned(image, self.config.blur if source.anatomy is None else self.config.painted_blur, rng)
+        image[~inside] = AIR_HU  # without noise, as the engine pads volumes that are smaller than the window
         lesions = [kind.index for kind in LESIONS] if self.config.absent_lesions else grown
         meaning = replace(source.meaning, annotated=tuple(sorted({*source.meaning.annotated, *lesions})))
         return PatchData(_scaled(image, self.model), label, meaning, pseudo, name=f"synthetic of {source.name}")
@@ -258,6 +273,28 @@ def _center(source: _Source, shape: tuple[int, ...], rng: np.random.Generator) -
     half, last = sides * (0.5 - _OVERHANG), size - 1.0
     low, high = np.minimum(half, last / 2), np.maximum(last - half, last / 2)
     return np.clip(center, low, high)
+
+
+def _small_view(shape: tuple[int, ...], spacing: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the voxels of a patch that a small field of view shows: a box or a cylinder around its middle.
+
+    A model that has only seen whole bodies takes the left edge of a CT of the spine for the left side of the body.
+
+    :return: bool [i, j, k].
+    """
+    sides = rng.uniform(*_NARROW_MM, 3) / spacing
+    if rng.random() >= _SHORT:
+        sides[2] = 2.0 * shape[2]
+    cylinder = rng.random() < _ROUND
+    room = np.minimum(np.abs(np.array(shape) - sides), 0.8 * sides) / 2
+    center = (np.array(shape) - 1) / 2 + rng.uniform(-room, room)
+    x, y, z = (
+        (np.arange(size, dtype=np.float32) - middle) * 2 / side
+        for size, middle, side in zip(shape, center, sides, strict=True)
+    )
+    x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
+    plane = np.hypot(x, y) <= 1 if cylinder else (np.abs(x) <= 1) & (np.abs(y) <= 1)
+    return plane & (np.abs(z) <= 1)
 
 
 def _scaled(image: np.ndarray, model: ModelConfig) -> np.ndarray:
