@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
-from VISTA3DCore.network.folding import folded_convolution, folded_tail
+from VISTA3DCore.network.folding import folded_convolution, folded_tail, trained_tail
 from VISTA3DCore.network.streamed_attention import attend_to_themselves, two_way
 
 POSITIVE, NEGATIVE, PADDING = 1, 0, -1
@@ -195,6 +195,9 @@ class ClickHead:
         upscaled = transposed(low) if exact else self._transposed(low.to(self._upscaling))
         if _streams(low) and len(low) == 1:
             return folded_tail(upscaled, kernel, bias, norm.eps)
+        if low.device.type == "cpu" and torch.is_grad_enabled():
+            objects = zip(upscaled.split(1), kernel.split(1), bias.split(1), strict=True)
+            return torch.cat([trained_tail(*one, norm.eps) for one in objects])
         return folded_convolution(activation(norm(upscaled.float())), kernel, bias)
 
     def _position_grid(self, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
