@@ -22,7 +22,12 @@ _TREE_PARTS = {"column", "row", "item", "header", "attribute"}
 
 def python_files() -> list[Path]:
     """Return the module's Python files, its in-Slicer tests left out."""
-    return sorted(path for path in MODULE.rglob("*.py") if "Testing" not in path.relative_to(MODULE).parts)
+    return sorted(set(MODULE.rglob("*.py")) - set(in_slicer_tests()))
+
+
+def in_slicer_tests() -> list[Path]:
+    """Return the tests that run in Slicer."""
+    return sorted((MODULE / "Testing").rglob("*.py"))
 
 
 def ui_files() -> list[Path]:
@@ -238,7 +243,7 @@ class CodeFile:
 
     def _problems_of_member(self, node: ast.Attribute, own: _Scope, local: _Scope, facts: SlicerFacts) -> Iterator[str]:
         text = ast.unparse(node.value)
-        if text == "slicer.util" and node.attr not in facts.util:
+        if text == "slicer.util" and node.attr not in facts.functions["slicer.util"]:
             yield f"there is no slicer.util.{node.attr}"
         kind = _class_named(node.value) or self.kind_of(node.value, own, local)
         if kind is None:

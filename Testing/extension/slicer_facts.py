@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,21 +35,34 @@ def excerpt_of(whole: dict[str, Any], used: set[str]) -> dict[str, Any]:
         own = _own(classes[name])
         own["properties"] = [one for one in own["properties"] if one not in known]
         facts[name] = {"extends": _SHARED.get(classes[name]["kind"])} | own
-    functions = sorted(whole["functions"]["slicer.util"])
-    return {"application": whole["application"], "slicer.util": functions, "classes": facts}
+    return {"application": whole["application"], "functions": _functions(whole["functions"]), "classes": facts}
 
 
 def written(excerpt: dict[str, Any]) -> str:
-    """Return the text of the excerpt's file: one line for each class."""
-    head = {key: value for key, value in excerpt.items() if key != "classes"}
-    lines = [f"  {json.dumps(name)}: {json.dumps(facts)}" for name, facts in excerpt["classes"].items()]
-    return json.dumps(head)[:-1] + ',\n "classes": {\n' + ",\n".join(lines) + "\n }}\n"
+    """Return the text of the excerpt's file: one line for each class and each group of functions."""
+    head = {key: value for key, value in excerpt.items() if key not in _PARTS}
+    parts = [f' "{part}": {{\n{_lines(excerpt[part])}\n }}' for part in _PARTS]
+    return ",\n".join([json.dumps(head)[:-1], *parts]) + "}\n"
 
 
+def _lines(part: dict[str, Any]) -> str:
+    return ",\n".join(f"  {json.dumps(name)}: {json.dumps(facts)}" for name, facts in part.items())
+
+
+_PARTS = ("functions", "classes")
 _WIDGET = "qt.QWidget"
 #: What the list leaves out of a class because its base has it.
 _SHARED = {"QWidget": _WIDGET, "QObject": "qt.QObject"}
 _KEYS = ("members", "properties", "signals")
+
+
+def _functions(groups: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the signatures of Slicer's functions; groups of which only names are known are left out."""
+    found = {}
+    for group, functions in groups.items():
+        if isinstance(functions, dict) and not group.endswith("ScriptedLoadableModuleTest"):  # unittest's own
+            found[group] = {name: re.sub(r" at 0x[0-9a-f]+", "", text) for name, text in functions.items()}
+    return found
 
 
 def _own(facts: dict[str, Any]) -> dict[str, list[str]]:
@@ -74,13 +88,13 @@ class SlicerFacts:
     """Questions about the excerpt."""
 
     classes: dict[str, dict[str, Any]]
-    util: frozenset[str]
+    functions: dict[str, dict[str, str]]
 
     @classmethod
     def read(cls) -> SlicerFacts:
         """Return the committed facts."""
         read = json.loads(EXCERPT.read_text(encoding="utf-8"))
-        return cls(read["classes"], frozenset(read["slicer.util"]))
+        return cls(read["classes"], read["functions"])
 
     def has_class(self, name: str) -> bool:
         """Whether Slicer shows a class such as ``qt.QLabel``."""

@@ -1,11 +1,12 @@
-"""Widgets agree with what a real Slicer has: every class, member, property and signal, in Python and in .ui files."""
+"""The module agrees with what a real Slicer has: classes, members, properties, signals, and calls of its functions."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from gui_code import CodeFile, UiFile, python_files, ui_files, used_classes
+from gui_code import CodeFile, UiFile, in_slicer_tests, python_files, ui_files, used_classes
+from slicer_calls import CallFile
 from slicer_facts import EXCERPT, SlicerFacts, excerpt_of, whole_list, written
 
 from VISTA3DCore.inference.cleanup import Cleanup
@@ -22,6 +23,70 @@ def test_designer_files_use_what_slicer_has(ui):
 @pytest.mark.parametrize("path", python_files(), ids=lambda path: path.stem)
 def test_python_files_use_what_slicer_has(path):
     assert not CodeFile(path, UIS).problems(FACTS)
+
+
+@pytest.mark.parametrize("path", [*python_files(), *in_slicer_tests()], ids=lambda path: path.stem)
+def test_slicer_takes_the_arguments_of_all_calls(path):
+    assert not CallFile(path, FACTS.functions).problems()
+
+
+def test_the_check_of_calls_reaches_them():
+    checked = set()
+    for path in [*python_files(), *in_slicer_tests()]:
+        file = CallFile(path, FACTS.functions)
+        file.problems()
+        checked |= set(file.checked)
+
+    assert {
+        "SampleData.SampleDataLogic.registerCustomSampleDataSource", "PyTorchUtils.PyTorchUtilsLogic.installTorch",
+        "slicer.packaging.pip_ensure", "slicer.i18n.tr", "slicer.i18n.translate", "slicer.util.loadUI",
+        "slicer.ScriptedLoadableModule.ScriptedLoadableModuleWidget.setup", "slicer.util.getModuleWidget",
+    } <= checked  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("slicer.util.nothing()", "there is no slicer.util.nothing"),
+        ("slicer.util.loadVolume()", "missing a required argument: 'filename'"),
+        ("slicer.util.loadVolume(path, props={})", "unexpected keyword argument 'props'"),
+        ("slicer.util.mainWindow(1)", "too many positional arguments"),
+        ("from slicer.i18n import tr as _\n_('a', 'b')", "slicer.i18n.tr: too many positional arguments"),
+        ("from slicer import packaging as p\np.pip_ensure(needed, ask=True)", "unexpected keyword argument 'ask'"),
+        ("self.tools.pip_ensure(needed, requester='a', quiet=True)", "unexpected keyword argument 'quiet'"),
+        ("logic().installTorch(ask=True)", "unexpected keyword argument 'ask'"),
+        (
+            "import SampleData\nSampleData.SampleDataLogic.registerCustomSampleDataSource(sampleDescription='a')",
+            "unexpected keyword argument 'sampleDescription'",
+        ),
+        (
+            "from SampleData import SampleDataLogic as S\nS.register()",
+            "there is no SampleData.SampleDataLogic.register",
+        ),
+    ],
+)
+def test_wrong_calls_are_found(code, problem, tmp_path):
+    found = CallFile(tmp_path / "code.py", FACTS.functions, text=code).problems()
+
+    assert len(found) == 1
+    assert problem in found[0]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "slicer.util.loadVolume(*arguments)",
+        "slicer.util.loadVolume(**options)",
+        "slicer.util.loadVolume(path, {}, returnNode=True)",
+        "slicer.util.settingsValue('a', 1, converter=int)",
+        "PyTorchUtils.PyTorchUtilsLogic.torchInstalled()",
+        "PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True)",
+        "from slicer.ScriptedLoadableModule import ScriptedLoadableModule as M\nM.__init__(self, parent)\nM(parent)",
+        "something.loadVolume(1, 2, 3, 4, 5)",
+    ],
+)
+def test_right_calls_and_those_of_others_are_none(code, tmp_path):
+    assert not CallFile(tmp_path / "code.py", FACTS.functions, text=code).problems()
 
 
 def test_the_tool_tip_of_the_cleanup_has_its_values():

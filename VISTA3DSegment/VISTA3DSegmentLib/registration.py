@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import slicer
-from slicer.i18n import tr as _
 
 from .locating import find_core
 
@@ -37,7 +36,6 @@ def register_sample_data() -> None:
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=_CATEGORY,
         sampleName=_SAMPLE,
-        sampleDescription=_("CT of the abdomen\n(liver tumors)"),
         uris=f"{TESTING_DATA_URL}SHA256/{_SAMPLE_HASH}",
         fileNames=f"{_SAMPLE}.nrrd",
         checksums=f"SHA256:{_SAMPLE_HASH}",

@@ -55,6 +55,12 @@ def effect_is_offered() -> None:
 
 
 @test
+def sample_data_is_offered() -> None:
+    sources = slicer.modules.sampleDataSources["VISTA3D"]
+    assert "VISTA3DLiverCT" in [one.sampleName for one in sources]
+
+
+@test
 def module_can_be_loaded_anew() -> None:
     """As developers do it with the button Reload."""
     open_module()
