@@ -313,7 +313,7 @@ def test_another_model_in_the_settings_is_used_from_then_on(one, tiny_model, tmp
     copy = tmp_path / tiny_model.name
     copy.write_bytes(tiny_model.read_bytes())
     one.choice = Choice(str(copy), "cpu", catalogue())
-    session.settings_changed("model")
+    session.choice_changed()
     one.wait_until_open()
     one.click(PLACES[0])
     assert session.model == str(copy)

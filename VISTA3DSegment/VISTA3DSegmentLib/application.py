@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
 
     from .logic.automatic import AutomaticRun
-    from .logic.choice import Choice
+    from .logic.choice import ChosenModel
     from .logic.click_session import ClickSession
     from .logic.engine import Engine
     from .logic.findings import Doctor
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .process import QProcessTransport
 
 log = logging.getLogger("vista3d.slicer")
-# The one that is there before anything was chosen and downloaded.
-_FIRST_MODEL = "mini"
 # None or one.
 _running: list[Services] = []
 
@@ -90,6 +88,15 @@ class Services:
         from .logic.models import ModelManager
 
         return ModelManager(self.housekeeping)
+
+    @cached_property
+    def chosen_model(self) -> ChosenModel:
+        """The model and the device that everything is computed with."""
+        from .logic.choice import ChosenModel
+
+        chosen = ChosenModel(self.settings)
+        self.models.listed.connect(chosen.refresh)
+        return chosen
 
     @cached_property
     def loaded_model(self) -> LoadedModel:
@@ -158,19 +165,9 @@ class Services:
         """What the Segment Editor's effect does; one editor at a time uses it."""
         from .logic.click_session import ClickSession
 
-        session = ClickSession(self.refinement, self.volumes, self.engine, self._choice)
-        self.settings.changed.connect(session.settings_changed)
+        session = ClickSession(self.refinement, self.volumes, self.engine, self.chosen_model.choice)
+        self.chosen_model.changed.connect(session.choice_changed)
         return session
-
-    def _choice(self) -> Choice:
-        """Return what clicks are computed with."""
-        from VISTA3DCore.network.registry import REGISTRY
-
-        from .logic.choice import Choice
-
-        model = self.settings.model or _FIRST_MODEL
-        label_set = REGISTRY[model].label_set if model in REGISTRY else "vista3d-ct"
-        return Choice(model, self.settings.device, self.catalogue(label_set))
 
     def catalogue(self, label_set: str = "vista3d-ct") -> Catalogue:
         """Return a label set."""

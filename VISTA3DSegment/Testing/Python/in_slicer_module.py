@@ -8,7 +8,7 @@ import time
 
 import slicer
 from slicer_harness import screenshot, settle, test, wait_for
-from slicer_scene import EFFECT, MODULE, edit, new_scene, open_module, services
+from slicer_scene import EFFECT, MODEL, MODULE, edit, new_scene, open_module, services
 
 _IMPORT_MS = 20.0
 
@@ -58,6 +58,32 @@ def effect_is_offered() -> None:
 def sample_data_is_offered() -> None:
     sources = slicer.modules.sampleDataSources["VISTA3D"]
     assert "VISTA3DLiverCT" in [one.sampleName for one in sources]
+
+
+@test
+def panel_and_clicks_use_one_model() -> None:
+    panel, settings = open_module(), services().settings
+    wait_for(lambda: services().models.models, "the models are listed")
+    try:
+        settings.model = ""  # nothing was chosen yet
+        assert panel.automatic.model == services().clicking.model
+        settings.model = "vista3d-ct"
+        assert panel.automatic.model == services().clicking.model == "vista3d-ct"
+    finally:
+        settings.model = MODEL
+
+
+@test
+def chosen_device_stays_chosen() -> None:
+    panel, settings = open_module(), services().settings
+    quality, settings.device = panel.automatic.ui.qualitySelector, "cuda:1"
+    try:
+        assert panel.automatic.device == "cuda:1"
+        quality.setCurrentIndex(1 - min(quality.currentIndex, 1))
+        assert settings.device == panel.automatic.device == "cuda:1"
+    finally:
+        settings.device = "auto"
+        quality.setCurrentIndex(0)
 
 
 @test

@@ -314,12 +314,11 @@ class ClickSession:
         self._target = self.structure, self.clicked_name
         self.target_changed()
 
-    def settings_changed(self, name: str) -> None:
-        """Follow a change of the settings: another model or device."""
-        if name in ("model", "device"):
-            self._slowest_ms = None
-            if self.active:
-                self.follow()
+    def choice_changed(self) -> None:
+        """Follow the choice of another model or device."""
+        self._slowest_ms = None
+        if self.active:
+            self.follow()
 
     # What the refinement tells
 

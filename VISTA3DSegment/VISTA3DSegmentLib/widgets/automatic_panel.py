@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from VISTA3DCore.errors import VistaError
 
+from ..logic.choice import offered_devices, offered_models
 from ..logic.settings import QUALITIES
 from ..logic.signals import Signal
 from ..parameters import SLICE_VIEW
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import ModelDetails
 
     from ..logic.automatic import AutomaticRun, RunRequest
+    from ..logic.choice import ChosenModel
     from ..logic.settings import Settings
     from ..logic.structures import StructureChoice
 
@@ -40,6 +42,7 @@ class AutomaticPanel:
     :param run: the automatic run.
     :param choice: the structures.
     :param settings: what the user chose last.
+    :param chosen_model: what everything is computed with.
     :param on_link: gets the address of a link in a message.
     """
 
@@ -48,10 +51,12 @@ class AutomaticPanel:
         run: AutomaticRun,
         choice: StructureChoice,
         settings: Settings,
+        chosen_model: ChosenModel,
         on_link: Callable[[str], None] = lambda _address: None,
     ) -> None:
         self.widget, self.ui = load("AutomaticPanel")
         self.run, self.choice, self._settings = run, choice, settings
+        self._chosen_model = chosen_model
         self._setup_problem: str | None = None
         self._models: dict[str, ModelDetails] = {}
         self.message = MessageBar(on_link)
@@ -73,21 +78,21 @@ class AutomaticPanel:
 
     def _fill(self) -> None:
         qualities = {"standard": _("Standard"), "smooth": _("Smooth surfaces"), "best": _("Best (slower)")}
-        card = ("mps", _("Graphics (Apple)")) if sys.platform == "darwin" else ("cuda", _("Graphics card"))
-        devices = [("auto", _("Automatic")), card, ("cpu", _("Processor"))]
         fill(self.ui.qualitySelector, qualities.items(), self._settings.quality)
-        fill(self.ui.deviceSelector, devices, self._settings.device)
+        self.show_devices()
         fill(self.ui.modelSelector, [("", _("Looking for models…"))])
         check(self.ui.keepBox, self._settings.keep_corrected is not False)
 
     def _connect(self) -> None:
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
             selector.connect("currentNodeChanged(vtkMRMLNode*)", lambda _node: self.refresh())
-        for selector in (self.ui.deviceSelector, self.ui.qualitySelector, self.ui.modelSelector):
-            selector.connect("currentIndexChanged(int)", lambda _index: self._on_chosen())
+        self.ui.modelSelector.connect("currentIndexChanged(int)", lambda _index: self._on_model())
+        self.ui.deviceSelector.connect("currentIndexChanged(int)", lambda _index: self._on_device())
+        self.ui.qualitySelector.connect("currentIndexChanged(int)", lambda _index: self._on_quality())
         self.ui.cleanupBox.connect("toggled(bool)", self._on_cleanup)
         self.ui.keepBox.connect("toggled(bool)", self._on_keep)
         self._settings.changed.connect(self._on_setting)
+        self._chosen_model.changed.connect(self._show_chosen)
         self.choice.changed.connect(self._show_structures)
         self.run.started.connect(self._on_started)
         self.run.failed.connect(self._on_failed)
@@ -98,6 +103,7 @@ class AutomaticPanel:
         self._timer.stop()
         self.choice.changed.disconnect(self._show_structures)
         self._settings.changed.disconnect(self._on_setting)
+        self._chosen_model.changed.disconnect(self._show_chosen)
         self.run.started.disconnect(self._on_started)
         self.run.failed.disconnect(self._on_failed)
         self.run.cancelled.disconnect(self._on_cancelled)
@@ -110,15 +116,25 @@ class AutomaticPanel:
             selector.setMRMLScene(scene)
 
     def set_models(self, models: Sequence[ModelDetails]) -> None:
-        """Offer models; at first the largest one that is on this computer."""
+        """Offer models."""
         self._models = {one.name: one for one in models}
-        here = sorted((one for one in models if one.path is not None), key=lambda one: one.size)
-        first = self._settings.model or (here[-1].name if here else "")
-        fill(self.ui.modelSelector, [(one.name, _title(one)) for one in models], first)
-        for row, model in enumerate(models):
+        if not models:
+            return
+        first, titles = self._chosen_model.model, {one.name: _title(one) for one in models}
+        fill(self.ui.modelSelector, offered_models(titles, first), first)
+        for model in models:
+            row = self.ui.modelSelector.findData(model.name)
             self.ui.modelSelector.setItemData(row, model.title, qt.Qt.ToolTipRole)
         self._show_cleanup()
         self.refresh()
+
+    def show_devices(self, found: str = "") -> None:
+        """Offer the devices of this computer.
+
+        :param found: what the engine uses by itself; empty: it has not said so yet.
+        """
+        self._found_device, device = found, self._chosen_model.device
+        fill(self.ui.deviceSelector, offered_devices(found, device), device)
 
     def set_setup_problem(self, sentence: str | None) -> None:
         """Keep the user from starting while something is missing."""
@@ -139,7 +155,7 @@ class AutomaticPanel:
     def model_is_here(self) -> bool:
         """Whether the chosen model is on this computer."""
         model = self._models.get(self.model)
-        return model is not None and model.path is not None
+        return Path(self.model).is_file() if model is None else model.path is not None
 
     @property
     def volume(self) -> Any:
@@ -238,12 +254,24 @@ class AutomaticPanel:
             return str(error)
         return request.problem() or self.run.estimate(request)
 
-    def _on_chosen(self) -> None:
-        self._settings.model = self.model or self._settings.model
-        self._settings.device = self.device
-        self._settings.quality = chosen(self.ui.qualitySelector)
+    def _on_model(self) -> None:
+        if self.model:
+            self._settings.model = self.model
         self._show_cleanup()
         self.refresh()
+
+    def _on_device(self) -> None:
+        self._settings.device = self.device
+        self.refresh()
+
+    def _on_quality(self) -> None:
+        self._settings.quality = chosen(self.ui.qualitySelector)
+        self.refresh()
+
+    def _show_chosen(self) -> None:
+        """Follow a choice that was made elsewhere, e.g. by a script."""
+        self.show_devices(self._found_device)
+        self.set_models(tuple(self._models.values()))
 
     def _on_cleanup(self, wanted: bool) -> None:
         self._settings.set_cleanup(self.model, wanted)

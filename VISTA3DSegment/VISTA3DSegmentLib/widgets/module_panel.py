@@ -46,7 +46,9 @@ class ModulePanel:
         self._observation: int | None = None
         self._entered = self._advised = False
         self.choice = StructureChoice(services.settings)
-        self.automatic = AutomaticPanel(services.automatic, self.choice, services.settings, self._on_link)
+        self.automatic = AutomaticPanel(
+            services.automatic, self.choice, services.settings, services.chosen_model, self._on_link
+        )
         self.refine, self.results = RefinePanel(), ResultsPanel(services.automatic)
         self.setup = SetupPanel(services.setup, services.models, services.doctor, services.settings)
         self._arrange()
@@ -63,6 +65,7 @@ class ModulePanel:
         if layout is not None:
             views = list(layout.sliceViewNames())
             self.automatic.region.set_views(views, lambda name: layout.sliceWidget(name).mrmlSliceNode())
+        self._show_devices()
         self._show_models()
 
     def _connect(self) -> None:
@@ -73,8 +76,6 @@ class ModulePanel:
             "currentNodeChanged(vtkMRMLNode*)", lambda _node: self._show_result()
         )
         self.automatic.ui.volumeSelector.connect("nodeAdded(vtkMRMLNode*)", self._on_volume_added)
-        for selector in (self.automatic.ui.modelSelector, self.automatic.ui.deviceSelector):
-            selector.connect("currentIndexChanged(int)", lambda _index: self._load_model())
         self._listeners = [
             (self._services.automatic.writing, self.refine.keep_for_undo),
             (self._services.automatic.finished, self._on_finished),
@@ -84,6 +85,7 @@ class ModulePanel:
             (self._services.engine.state_changed, self._on_engine_state),
             (self._services.setup.changed, self._on_setup_changed),
             (self._services.models.listed, self._show_models),
+            (self._services.chosen_model.changed, self._load_model),
             (self._services.loaded_model.loaded, self._on_model_loaded),
             (self.choice.changed, self._store_structures),
             (self.automatic.region_changed, self._store_region),
@@ -227,7 +229,12 @@ class ModulePanel:
 
     def _on_engine_state(self, state: str) -> None:
         if state == "ready":
+            self._show_devices()
             self._show_models()
+
+    def _show_devices(self) -> None:
+        info = self._services.engine.info
+        self.automatic.show_devices("" if info is None else info.device)
 
     def _on_setup_changed(self) -> None:
         state = self._services.setup.state()
