@@ -270,8 +270,10 @@ class AutomaticPanel:
 
     def _show_chosen(self) -> None:
         """Follow a choice that was made elsewhere, e.g. by a script."""
-        self.show_devices(self._found_device)
-        self.set_models(tuple(self._models.values()))
+        if self.device != self._chosen_model.device:
+            self.show_devices(self._found_device)
+        if self.model != self._chosen_model.model:
+            self.set_models(tuple(self._models.values()))
 
     def _on_cleanup(self, wanted: bool) -> None:
         self._settings.set_cleanup(self.model, wanted)
