@@ -297,3 +297,12 @@ def test_the_doubtful_place_is_one_point_and_goes_without_trace(scene):
     mark.hide()
     mark.hide()
     assert scene.scene.GetNumberOfNodes() == before
+
+
+def test_the_doubtful_place_leaves_the_list_alone_into_which_the_user_places_points(scene):
+    own, mark = scene.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "F"), DoubtfulMark()
+    selection = scene.scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    assert selection.GetActivePlaceNodeID() == own.GetID()
+    for change in (lambda: mark.show(scene.scene, (1.0, 2.0, 3.0)), mark.hide):
+        change()
+        assert selection.GetActivePlaceNodeID() == own.GetID()

@@ -257,10 +257,13 @@ def click_in_the_3d_view_lies_on_the_surface() -> None:
 def suggestion_comes_to_the_middle_of_the_views() -> None:
     editing, place = ready()
     editing.click(place)
+    own = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "F")
     with collecting(editing.session.suggested) as suggested, collecting(editing.session.failed) as failed:
         editing.session.suggest()
         wait_for(lambda: suggested or failed, "there is a suggestion")
     assert suggested, failed[0][0]
+    active = slicer.app.applicationLogic().GetSelectionNode().GetActivePlaceNodeID()
+    assert active == own.GetID(), "the user's point list is active no more"
     node = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
     middle = [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
     assert np.allclose(middle, suggested[0][0], atol=0.1)

@@ -8,6 +8,7 @@ import vtk
 
 from ..i18n import tr as _
 from .clicks import Position
+from .markups import add_own_points
 
 COLOR = (1.0, 0.83, 0.2)
 _GLYPH_SCALE = 2.5
@@ -27,14 +28,9 @@ class DoubtfulMark:
     def show(self, scene: slicer.vtkMRMLScene, world_ras: Position) -> None:
         """Show it at a place, world RAS mm, and nowhere else."""
         self.hide()
-        self._node = node = slicer.vtkMRMLMarkupsFiducialNode()
-        node.SetName(scene.GenerateUniqueName(_("Doubtful place")))
-        node.SetSaveWithScene(False)
-        node.SetHideFromEditors(True)
-        node.SetUndoEnabled(False)
+        self._node = node = add_own_points(scene, _("Doubtful place"), COLOR, _GLYPH_SCALE)
         node.SetLocked(True)
-        scene.AddNode(node)
-        _style(node)
+        node.GetDisplayNode().SetPointLabelsVisibility(True)
         node.AddControlPoint(vtk.vtkVector3d(*world_ras), "?")
 
     def hide(self) -> None:
@@ -46,14 +42,3 @@ class DoubtfulMark:
         for one in (node, display):
             if one is not None:
                 scene.RemoveNode(one)
-
-
-def _style(node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    display.SetSaveWithScene(False)
-    for color in (display.SetColor, display.SetSelectedColor):
-        color(*COLOR)
-    display.SetPropertiesLabelVisibility(False)
-    display.SetUseGlyphScale(True)
-    display.SetGlyphScale(_GLYPH_SCALE)

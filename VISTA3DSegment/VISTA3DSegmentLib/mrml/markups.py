@@ -145,7 +145,7 @@ class _PointList:
         self._clicks: dict[str, StoredClick] = {}
         self._updating = self._dragging = False
         self._postponed: list[StoredClick] | None = None
-        self.node = _make_node(scene, name, color)
+        self.node = add_own_points(scene, name, color, _GLYPH_SCALE)
         handlers = {
             self.node.PointModifiedEvent: self._compare,
             self.node.PointRemovedEvent: self._compare,
@@ -214,7 +214,14 @@ class _PointList:
         return Edit(tuple(replaced), tuple(added))
 
 
-def _make_node(scene: slicer.vtkMRMLScene, name: str, color: Position) -> slicer.vtkMRMLMarkupsFiducialNode:
+def add_own_points(
+    scene: slicer.vtkMRMLScene, name: str, color: Position, glyph_scale: float
+) -> slicer.vtkMRMLMarkupsFiducialNode:
+    """Add a point list that is not the user's: never saved, in no list of nodes, and not the active one.
+
+    :param color: red, green and blue, 0 to 1.
+    :param glyph_scale: size of the points, percent of the view.
+    """
     node = slicer.vtkMRMLMarkupsFiducialNode()
     node.SetName(scene.GenerateUniqueName(name))
     node.SetSaveWithScene(False)
@@ -229,7 +236,7 @@ def _make_node(scene: slicer.vtkMRMLScene, name: str, color: Position) -> slicer
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)
     display.SetUseGlyphScale(True)
-    display.SetGlyphScale(_GLYPH_SCALE)
+    display.SetGlyphScale(glyph_scale)
     return node
 
 
