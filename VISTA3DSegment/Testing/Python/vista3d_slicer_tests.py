@@ -26,7 +26,7 @@ import slicer
 
 _MODULES = (
     *("in_slicer_module", "in_slicer_automatic", "in_slicer_results"),
-    *("in_slicer_clicks", "in_slicer_effect", "in_slicer_scenes"),
+    *("in_slicer_clicks", "in_slicer_effect", "in_slicer_refine", "in_slicer_scenes"),
 )
 
 

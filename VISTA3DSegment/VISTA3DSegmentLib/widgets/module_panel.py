@@ -11,6 +11,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from ..logic.editing import segmentation_to_edit
 from ..logic.setup import READY
 from ..logic.structures import StructureChoice
 from ..mrml.belonging import belongs, segmentation_for
@@ -89,6 +90,7 @@ class ModulePanel:
             (self._services.loaded_model.loaded, self._on_model_loaded),
             (self.choice.changed, self._store_structures),
             (self.automatic.region_changed, self._store_region),
+            (self.refine.segmentation_chosen, self._on_segmentation_chosen),
             (self._services.models.failed, self._on_models_failed),
         ]
         for signal, listener in self._listeners:
@@ -114,7 +116,7 @@ class ModulePanel:
             self._services.models.refresh()
         if self._services.setup.state().kind == READY:
             self._services.engine.start()
-        if not self.ui.refineSection.collapsed:
+        if self._is_refining:
             self._open_editor()
 
     def exit(self) -> None:
@@ -157,6 +159,8 @@ class ModulePanel:
         self._gui_tag = parameters.connectGui(self.automatic.ui)
         self._observation = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
         self._show_result()
+        if self._is_refining:
+            self.refine.activate()
 
     def _choose_volume(self) -> None:
         """Choose a volume if none is."""
@@ -210,6 +214,8 @@ class ModulePanel:
         if self._parameters is not None and belongs(segmentation, self._parameters.volume):
             self._parameters.segmentation = segmentation
         self._show_result()
+        if self._is_refining and self._parameters is not None and segmentation is self._parameters.segmentation:
+            self.refine.activate(segment_ids)
         self.results.report(segment_ids, notes)
         self.ui.resultsSection.collapsed = False
         self.automatic.refresh()
@@ -252,8 +258,26 @@ class ModulePanel:
 
     def _open_editor(self) -> None:
         self.refine.enter()
+        self._ensure_segmentation()
         self._show_result()
         self.refine.activate()
+
+    @property
+    def _is_refining(self) -> bool:
+        """Whether the Segment Editor is shown."""
+        return self._entered and not self.ui.refineSection.collapsed
+
+    def _ensure_segmentation(self) -> None:
+        """Give the Segment Editor something to add segments to."""
+        if self._is_refining and self._parameters is not None and not self._services.automatic.running:
+            chosen, volume = self._parameters.segmentation, self._parameters.volume
+            hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(self._scene)
+            self._parameters.segmentation = segmentation_to_edit(volume, chosen, hierarchy)
+
+    def _on_segmentation_chosen(self, segmentation: slicer.vtkMRMLSegmentationNode) -> None:
+        """Follow a script, or another editor on the same node."""
+        if self._parameters is not None:
+            self._parameters.segmentation = segmentation
 
     def _on_volume_added(self, _node: Any) -> None:
         # Its image comes a moment later.
@@ -266,8 +290,10 @@ class ModulePanel:
     def _show_result(self) -> None:
         segmentation = self.automatic.ui.segmentationSelector.currentNode()
         self.results.show(segmentation, self.automatic.volume)
-        if self._entered and not self.ui.refineSection.collapsed:
+        if self._is_refining:
             self.refine.show_segmentation(segmentation, self.automatic.volume)
+            if segmentation is None:
+                qt.QTimer.singleShot(0, self._ensure_segmentation)  # not while nodes are being removed
 
     def _show_models(self) -> None:
         self.automatic.set_models(self._services.models.models)

@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import qt
 import slicer
 
+from ..logic.editing import is_idle, segment_to_select
+from ..logic.signals import Signal
 from .ui import load
 
 EFFECT = "VISTA3D"
@@ -19,15 +25,24 @@ class RefinePanel:
     Outside of the module it does nothing: keys, view observations and the active effect are given back by
     :meth:`exit`, and the node is let go, since two editors on one node would both edit.
 
+    The editor's own selectors are hidden: it edits what is chosen in the panel. If a script or another editor chooses
+    another segmentation for the shared node, ``segmentation_chosen(node)`` tells it, so that the panel follows.
+
     :ivar widget: to be put into the module's panel.
     """
 
     def __init__(self) -> None:
+        self.segmentation_chosen = Signal()
         self.widget, self.ui = load("RefinePanel")
         self.editor = self.ui.editor
         self.editor.setEffectNameOrder(_ORDER)
+        self.editor.setSegmentationNodeSelectorVisible(False)
+        self.editor.setSourceVolumeNodeSelectorVisible(False)
+        self.editor.setSpecifyGeometryButtonVisible(False)
+        self.editor.connect("segmentationNodeChanged(vtkMRMLSegmentationNode*)", self._on_segmentation)
+        self.editor.connect("currentSegmentIDChanged(QString)", self._on_segment)
         self._scene: slicer.vtkMRMLScene | None = None
-        self._entered = False
+        self._entered = self._showing = self._waiting = False
         self._factory = slicer.qSlicerSegmentEditorEffectFactory.instance()
         self._factory.connect("effectRegistered(QString)", self._update_effects)
 
@@ -68,34 +83,51 @@ class RefinePanel:
         if self._entered:
             self.exit()
         self._factory.disconnect("effectRegistered(QString)", self._update_effects)
+        self.editor.disconnect("segmentationNodeChanged(vtkMRMLSegmentationNode*)", self._on_segmentation)
+        self.editor.disconnect("currentSegmentIDChanged(QString)", self._on_segment)
         self.editor.setMRMLScene(None)
 
     def show_segmentation(
         self,
         segmentation_node: slicer.vtkMRMLSegmentationNode | None,
         volume_node: slicer.vtkMRMLScalarVolumeNode | None,
-        segment_id: str | None = None,
     ) -> None:
-        """Edit a segmentation of a volume, and select one of its segments."""
+        """Edit a segmentation of a volume; our effect stays active if it is."""
         if not self._entered:
             return
-        self.editor.setSegmentationNode(segmentation_node)
-        self.editor.setSourceVolumeNode(volume_node)
-        if segment_id:
-            self.editor.setCurrentSegmentID(segment_id)
+        node = self.editor.mrmlSegmentEditorNode()
+        clicking = node is not None and node.GetActiveEffectName() == EFFECT
+        with self._own_choice():
+            self.editor.setSegmentationNode(segmentation_node)
+            self.editor.setSourceVolumeNode(volume_node)
+        if clicking:
+            self.activate()
 
     def keep_for_undo(self, segmentation_node: slicer.vtkMRMLSegmentationNode) -> None:
         """Keep a segmentation's state, if it is the one in the editor, so that the next change can be undone."""
         if self._entered and self.editor.segmentationNode() is segmentation_node:
             self.editor.saveStateForUndo()
 
-    def activate(self) -> None:
-        """Choose our effect, if there is a segment to click on."""
-        if self._entered and self.editor.mrmlSegmentEditorNode() is not None:
+    def activate(self, preferred: Sequence[str] = ()) -> None:
+        """Choose our effect, if no other effect is active, as soon as there is a segment to click on.
+
+        :param preferred: ids of segments, one of which is selected if none is.
+        """
+        node = self.editor.mrmlSegmentEditorNode() if self._entered else None
+        if node is None:
+            return
+        segment_id = segment_to_select(node, preferred)
+        self._waiting = segment_id is None
+        if segment_id is None:
+            return
+        if segment_id != node.GetSelectedSegmentID():
+            self.editor.setCurrentSegmentID(segment_id)
+        if is_idle(node):
             self.editor.setActiveEffectByName(EFFECT)
 
     def deactivate(self) -> None:
         """Choose no effect."""
+        self._waiting = False
         if self.editor.mrmlSegmentEditorNode() is not None:
             self.editor.setActiveEffect(None)
 
@@ -108,10 +140,32 @@ class RefinePanel:
             node = slicer.vtkMRMLSegmentEditorNode()
             node.SetSingletonTag(_SINGLETON)
             node = self._scene.AddNode(node)
-        # The node first, so that what the editor chooses by itself is kept in it.
-        self.editor.setMRMLSegmentEditorNode(node)
-        self.editor.setMRMLScene(self._scene)
-        self.editor.updateWidgetFromMRML()
+        with self._own_choice():
+            # The node first, so that what the editor chooses by itself is kept in it.
+            self.editor.setMRMLSegmentEditorNode(node)
+            self.editor.setMRMLScene(self._scene)
+            self.editor.updateWidgetFromMRML()
+
+    @contextmanager
+    def _own_choice(self) -> Iterator[None]:
+        """Tell nothing of what the panel itself chooses in the editor."""
+        former, self._showing = self._showing, True
+        try:
+            yield
+        finally:
+            self._showing = former
+
+    def _on_segmentation(self, segmentation_node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        if self._entered and not self._showing and segmentation_node is not None:
+            self.segmentation_chosen(segmentation_node)
+
+    def _on_segment(self, _segment_id: str) -> None:
+        if self._waiting:
+            qt.QTimer.singleShot(0, self._activate_if_waiting)  # once the editor has selected the segment
+
+    def _activate_if_waiting(self) -> None:
+        if self._waiting:
+            self.activate()
 
     def _update_effects(self, *_args: object) -> None:
         self.editor.updateEffectList()
