@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from engine_helpers import EventLoop
@@ -151,19 +152,70 @@ def test_a_half_installed_torch_is_installed_again() -> None:
     assert setup_of(computer).install().kind == READY
 
 
-def test_a_new_extension_needs_a_restart_and_set_up_goes_on_after_it() -> None:
+def test_a_new_extension_needs_a_restart_and_set_up_continues_after_it() -> None:
     computer, store = Computer(), MemoryStore()
     computer.answers["extension"] = "restart"
     setup = Setup(computer.tools(), Settings(store), REQUIREMENTS, {})
     state = setup.install()
     assert (state.kind, computer.calls) == (RESTART, [EXTENSION])
-    assert "Restart Slicer" in state.text
+    assert "restart Slicer" in state.text
     assert_sentence(state.text)
     computer.extension = True  # Slicer was started again
     again = Setup(computer.tools(), Settings(store), REQUIREMENTS, {})
-    assert again.goes_on()
-    assert again.install().kind == READY
-    assert not again.goes_on()
+    assert again.resume()
+    assert again.state().kind == READY
+    assert computer.calls == [EXTENSION, TORCH, PACKAGES]
+    assert not again.resume()
+
+
+def test_before_the_restart_and_after_a_declined_attempt_nothing_continues_by_itself() -> None:
+    computer, store = Computer(), MemoryStore()
+    computer.answers |= {"extension": "restart", "torch": "declined"}
+    setup = Setup(computer.tools(), Settings(store), REQUIREMENTS, {})
+    assert not setup.resume()
+    setup.install()
+    assert not setup.resume()
+    assert computer.calls == [EXTENSION]
+    computer.extension = True  # Slicer was started again
+    again = Setup(computer.tools(), Settings(store), REQUIREMENTS, {})
+    heard = Heard(again)
+    assert again.resume()
+    assert "PyTorch" in heard.sentence("failed")
+    assert not again.resume()
+    assert computer.calls == [EXTENSION, TORCH]
+
+
+def test_what_was_completed_otherwise_needs_no_question() -> None:
+    computer, store = Computer("2.9", True, True), MemoryStore({"pending_setup": True})
+    setup = Setup(computer.tools(), Settings(store), REQUIREMENTS, {})
+    assert not setup.resume()
+    assert not Settings(store).pending_setup
+    assert computer.calls == []
+
+
+def test_what_is_needed_is_what_is_not_installed() -> None:
+    setup = setup_of(Computer("2.9", True, True))
+    assert setup.needed() is None
+    engine = Engine(lambda: None, lambda *_: None)
+    setup.watch(engine)
+    engine.reported("The engine process ended.")
+    engine.state_changed("failed")
+    assert setup.state().kind == BROKEN
+    assert setup.needed() is None  # another start may help
+    assert setup_of(Computer()).needed() == setup_of(Computer()).state().text
+
+
+def test_sentences_name_buttons_as_they_are_labeled() -> None:
+    """Such as 'Install packages' in Setup."""
+    module = REQUIREMENTS.parents[1]
+    panel = ElementTree.parse(module / "Resources" / "UI" / "SetupPanel.ui")
+    buttons = [one for one in panel.iter("widget") if one.get("class") == "QPushButton"]
+    labels = {one.findtext("property[@name='text']/string").rstrip("…") for one in buttons}
+    texts = [path.read_text(encoding="utf-8") for path in (module / "VISTA3DSegmentLib").rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r"'([A-Z][a-z ]+)' in Setup", text)}
+    assert "Install packages" in named
+    assert named <= labels
+    assert not [text for text in texts if "'Install'" in text]
 
 
 def test_a_torch_that_is_loaded_needs_a_restart() -> None:

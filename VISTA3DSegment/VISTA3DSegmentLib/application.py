@@ -165,8 +165,10 @@ class Services:
         """What the Segment Editor's effect does; one editor at a time uses it."""
         from .logic.click_session import ClickSession
 
-        session = ClickSession(self.refinement, self.volumes, self.engine, self.chosen_model.choice)
+        choice, needed = self.chosen_model.choice, self.setup.needed
+        session = ClickSession(self.refinement, self.volumes, self.engine, choice, needed)
         self.chosen_model.changed.connect(session.choice_changed)
+        self.setup.changed.connect(session.setup_changed)
         return session
 
     def catalogue(self, label_set: str = "vista3d-ct") -> Catalogue:

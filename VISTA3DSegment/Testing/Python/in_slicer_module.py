@@ -87,6 +87,36 @@ def chosen_device_stays_chosen() -> None:
 
 
 @test
+def effect_leads_to_setup_while_something_is_missing() -> None:
+    editing, setup = edit(new_scene()), services().setup
+    environment, setup._environment = setup._environment, {"VISTA3D_WORKER_PYTHON": "/nothing/python"}
+    try:
+        setup.changed()
+        editing.editor.setActiveEffectByName(EFFECT)
+        settle()
+        label = editing.effect._panel.ui.stateLabel
+        assert "does not exist" in label.text, label.text
+        assert "Ready" not in label.text, label.text
+        screenshot("effect_without_engine")
+        label.linkActivated.emit("setup")
+        settle(0.5)
+        panel = slicer.util.getModuleWidget(MODULE).panel
+        assert slicer.util.selectedModule() == MODULE
+        assert not panel.ui.setupSection.collapsed
+        setup.failed("The packages were not installed, and VISTA3D needs them.")
+        settle()
+        message, list_of_models = panel.setup.message.widget, panel.setup.ui.modelTree
+        assert message.visible
+        assert message.y + message.height <= list_of_models.y, "the answer is not below the button"
+        screenshot("setup_message", panel.widget)
+        panel.setup.message.clear()
+    finally:
+        setup._environment = environment
+        setup.changed()
+        editing.deactivate()
+
+
+@test
 def module_can_be_loaded_anew() -> None:
     """As developers do it with the button Reload."""
     open_module()

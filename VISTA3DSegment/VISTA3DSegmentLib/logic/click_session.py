@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import slicer
-
-from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.errors import WorkerGoneError
 
 from ..i18n import tr as _
 from ..mrml.clicks import Position, StoredClick
@@ -21,14 +17,14 @@ from .click_rows import ClickRow, rows_of
 from .mirror import ClickMirror
 from .observers import Observers
 from .ownership import Ownership
+from .preparation import Preparation
 from .signals import Signal
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
-    from VISTA3DCore.worker.client import ProgressEvent
 
     from ..mrml.writing import SegmentWriter
-    from .engine import Engine, Pending
+    from .engine import Engine
     from .ownership import Owner
     from .refinement import Refinement
     from .volumes import OpenedVolumes
@@ -47,20 +43,26 @@ class ClickSession:
 
     :param refinement, volumes, engine: see there.
     :param choice: tells the model and the device; asked whenever the segment or the volume changes.
+    :param needed: says what is still to be installed before anything can be computed, in a sentence, or None.
     """
 
     def __init__(
-        self, refinement: Refinement, volumes: OpenedVolumes, engine: Engine, choice: Callable[[], Choice]
+        self,
+        refinement: Refinement,
+        volumes: OpenedVolumes,
+        engine: Engine,
+        choice: Callable[[], Choice],
+        needed: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.target_changed, self.clicks_changed, self.polarity_changed = Signal(), Signal(), Signal()
         self.lock_changed, self.state_changed, self.answered = Signal(), Signal(), Signal()
         self.suggested, self.failed, self.succeeded = Signal(), Signal(), Signal()
-        self._refinement, self._volumes, self._engine, self._choice = refinement, volumes, engine, choice
+        self._refinement, self._engine, self._choice = refinement, engine, choice
+        self._preparation = Preparation(volumes, needed, self._tell_state, self.failed)
         self._mirror, self._mark = ClickMirror(refinement), DoubtfulMark()
         self._editor: slicer.vtkMRMLSegmentEditorNode | None = None
         self._ownership = Ownership(lambda: self.active)
         self._editor_observers, self._observers, self._scene_observers = Observers(), Observers(), Observers()
-        self._opening: Pending | None = None
         self._outcomes: dict[StoredClick, bool] = {}
         self._slowest_ms: float | None = None
         self._positive, self._text, self._told = True, "", False
@@ -98,8 +100,9 @@ class ClickSession:
         self._editor_observers.add(editor_node, "ModifiedEvent", self.follow)
         self._scene_observers.clear()
         self._scene_observers.add(editor_node.GetScene(), slicer.vtkMRMLScene.StartCloseEvent, self._scene_closes)
-        self._engine.start()
         self.follow()
+        if self._preparation.needed is None:
+            self._engine.start()
         self._mirror.show()
 
     def end(self) -> None:
@@ -109,7 +112,7 @@ class ClickSession:
         self._editor = None
         self._editor_observers.clear()
         self._observers.clear()
-        self._stop_opening()
+        self._preparation.stop()
         self._mark.hide()
         self._mirror.hide()
         self._mirror.set_locked(True)
@@ -160,8 +163,15 @@ class ClickSession:
         return self.structure_name or name
 
     @property
+    def unready(self) -> str | None:
+        """A sentence that says why the engine cannot answer, or None; the module's Setup is where to look."""
+        return self._preparation.problem
+
+    @property
     def problem(self) -> str | None:
         """A sentence that says why nothing can be clicked at present, or None."""
+        if self._preparation.needed:
+            return self._preparation.needed
         if self._editor is None or self._editor.GetSegmentationNode() is None:
             return _("Choose a segmentation first.")
         if not self._editor.GetSelectedSegmentID():
@@ -169,7 +179,7 @@ class ClickSession:
         if self._editor.GetSourceVolumeNode() is None:
             return _("Choose a source volume first.")
         segment = self._refinement.segment
-        return None if segment is None else segment.problem()
+        return self.unready if segment is None else segment.problem() or self.unready
 
     def set_structure(self, index: int | None) -> None:
         """Choose what is clicked."""
@@ -200,7 +210,8 @@ class ClickSession:
         :param opposite: of the other polarity than the present one.
         """
         self._mark.hide()
-        self._refinement.add(world_ras, self._positive is not opposite)
+        if not self._refuse():
+            self._refinement.add(world_ras, self._positive is not opposite)
 
     def delete(self, number: int) -> None:
         """Delete a click, counted from 0."""
@@ -212,11 +223,13 @@ class ClickSession:
 
     def flip(self, number: int) -> None:
         """Turn a positive click into a negative one, or the other way round."""
-        self._refinement.flip(number)
+        if not self._refuse():
+            self._refinement.flip(number)
 
     def take_over(self, fiducial_node: slicer.vtkMRMLMarkupsFiducialNode, positive: bool) -> None:
         """Make clicks of a point list's points."""
-        self._refinement.take_over(fiducial_node, positive)
+        if not self._refuse():
+            self._refinement.take_over(fiducial_node, positive)
 
     def jump_to(self, number: int) -> None:
         """Let all slice views look at a click."""
@@ -238,46 +251,25 @@ class ClickSession:
 
     def suggest(self) -> None:
         """Look for the place where the next click would help most, and let the views look at it."""
-        self._refinement.suggest()
+        if not self._refuse():
+            self._refinement.suggest()
+
+    def _refuse(self) -> bool:
+        """Say what is to be installed first, if anything is."""
+        needed = self._preparation.needed
+        if needed is not None:
+            self.failed(needed)
+        return needed is not None
 
     def warm(self, world_ras: Position) -> None:
         """Let the engine prepare for a click at a place, world RAS mm, if that is quick."""
         info = self._engine.info
         on_processor = info is None or info.device == "cpu"
+        if self._preparation.needed is not None:
+            return
         known_quick = self._slowest_ms is not None and self._slowest_ms < _QUICK_MS
         if known_quick or (self._slowest_ms is None and not on_processor):
             self._refinement.warm(world_ras)
-
-    def _prepare(self) -> None:
-        """Open the volume ahead of the first click."""
-        self._stop_opening()
-        segment = self._refinement.segment
-        if segment is None or segment.problem() is not None:
-            return
-        choice = self._choice()
-        self._tell_state(_("Getting ready ..."))
-        self._opening = self._volumes.use(
-            segment.volume_node, choice.model, choice.device, self._opened, self._not_opened, self._on_progress
-        )
-
-    def _stop_opening(self) -> None:
-        opening, self._opening = self._opening, None
-        if opening is not None:
-            opening.drop()
-
-    def _opened(self, _session: str) -> None:
-        self._opening = None
-        self._state("")
-
-    def _not_opened(self, error: VistaError) -> None:
-        self._opening = None
-        self._state("")
-        if not isinstance(error, WorkerGoneError):  # which the engine reports
-            self.failed(str(error))
-
-    def _on_progress(self, event: ProgressEvent) -> None:
-        text = _("Getting ready: {stage}, {percent} %")
-        self._tell_state(text.format(stage=event.stage, percent=math.floor(100 * event.fraction)))
 
     # Following the editor
 
@@ -294,8 +286,8 @@ class ClickSession:
         self._refinement.set_target(node, identity, volume, choice.model, choice.device, choice.label_set)
         self.succeeded()
         self._tell_target()
-        if former is None or former[2:] != self._followed[2:] or self._opening is None:
-            self._prepare()
+        if former is None or former[2:] != self._followed[2:] or not self._preparation.running:
+            self._preparation.start(self._refinement.segment, choice)
 
     def _observe(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
         self._observers.clear()
@@ -320,6 +312,11 @@ class ClickSession:
         if self.active:
             self.follow()
 
+    def setup_changed(self) -> None:
+        """Something was installed, or is missing now."""
+        if self.active and self._preparation.is_outdated():
+            self._preparation.start(self._refinement.segment, self._choice())
+
     # What the refinement tells
 
     def _pairs(self) -> list[tuple[Signal, Callable[..., None]]]:
@@ -342,7 +339,7 @@ class ClickSession:
             signal.disconnect(listener)
 
     def _state(self, text: str) -> None:
-        if text or self._opening is None:
+        if text or not self._preparation.running:
             self._tell_state(text)
 
     def _tell_state(self, text: str) -> None:
@@ -356,6 +353,7 @@ class ClickSession:
         clicks = self._refinement.click_list.clicks
         self._outcomes = dict(zip(clicks, touched, strict=False))
         self._slowest_ms = max(engine_ms, self._slowest_ms or 0.0)
+        self._preparation.succeeded()
         self.succeeded()
         self.clicks_changed()
         self.answered(latency_ms, engine_ms)

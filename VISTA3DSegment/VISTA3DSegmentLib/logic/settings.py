@@ -109,7 +109,7 @@ class Settings:
 
     @property
     def pending_setup(self) -> bool:
-        """Whether set-up goes on after a restart of Slicer."""
+        """Whether set-up continues after a restart of Slicer."""
         return self._store.get("pending_setup", False) is True
 
     @pending_setup.setter

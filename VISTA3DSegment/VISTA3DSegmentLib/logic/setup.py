@@ -107,12 +107,15 @@ class Setup:
 
     def state(self) -> SetupState:
         """Return how far set-up is; takes milliseconds and imports nothing."""
-        if self._restart:
-            return SetupState(RESTART, self._restart)
-        state = self._chosen(self.own_python) if self.own_python else self._slicers_own()
+        state = self._installed()
         if state.kind == READY and self._engine_problem:
             return SetupState(BROKEN, self._engine_problem)
         return state
+
+    def needed(self) -> str | None:
+        """Return what must be done before the engine can start at all, in a sentence, or None."""
+        state = self._installed()
+        return None if state.kind == READY else state.text
 
     def install(self) -> SetupState:
         """Install what is missing, step by step, asking the user before each; return the state afterwards.
@@ -127,12 +130,18 @@ class Setup:
         self.changed()
         return state
 
-    def goes_on(self) -> bool:
-        """Whether a set-up that needed a restart can go on now; to be shown, not to be done at start-up."""
-        pending = self._settings.pending_setup
-        if pending and self.state().kind == READY:
-            self._settings.pending_setup = pending = False
-        return pending
+    def resume(self) -> bool:
+        """Continue a set-up that needed a restart, once Slicer has been restarted; return whether there was one.
+
+        To be called when the user opens the module, never at start-up. It asks as :meth:`install` does, and only once.
+        """
+        if self._restart or not self._settings.pending_setup:
+            return False
+        self._settings.pending_setup = False
+        if self.state().kind == READY:
+            return False
+        self.install()
+        return True
 
     def watch(self, engine: Engine) -> None:
         """Count an engine process that cannot be started as broken, until it can."""
@@ -140,6 +149,11 @@ class Setup:
         engine.state_changed.connect(self._on_state)
 
     # What is there
+
+    def _installed(self) -> SetupState:
+        if self._restart:
+            return SetupState(RESTART, self._restart)
+        return self._chosen(self.own_python) if self.own_python else self._slicers_own()
 
     def _chosen(self, python: str) -> SetupState:
         if Path(python).is_file():
@@ -159,7 +173,7 @@ class Setup:
             missing.append(_("MONAI, OpenVINO and a few small packages (about 100 MB)"))
         if not missing:
             return SetupState(READY, _("Ready."))
-        sentence = _("Missing: {what}. 'Install' gets it, after asking you.")
+        sentence = _("Missing: {what}. 'Install packages' in Setup gets it, after asking you.")
         return SetupState(MISSING, sentence.format(what=_(" and ").join(missing)))
 
     def _has_packages(self) -> bool:
@@ -176,7 +190,9 @@ class Setup:
             return True
         try:
             if self._tools.install_extension(EXTENSION):
-                self._restart = _("Restart Slicer to go on: the PyTorch extension was installed.")
+                self._restart = _(
+                    "The PyTorch extension was installed; restart Slicer and open VISTA3D again to continue."
+                )
                 return False
         except Exception as error:
             return self._fail(_("The PyTorch extension cannot be installed"), error)
@@ -200,7 +216,7 @@ class Setup:
             return False
         self._done()
         if was_imported:
-            self._restart = _("Restart Slicer to go on: an older PyTorch is still loaded.")
+            self._restart = _("An older PyTorch is still loaded; restart Slicer and open VISTA3D again to continue.")
         return not was_imported
 
     def _install_packages(self) -> bool:

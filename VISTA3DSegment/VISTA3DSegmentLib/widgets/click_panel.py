@@ -14,11 +14,14 @@ from slicer.i18n import tr as _
 from .icons import icon
 from .message import MessageBar
 from .object_box import ObjectBox
+from .setup_panel import open_setup
 from .ui import load
 
 if TYPE_CHECKING:
     from ..logic.click_rows import ClickRow
     from ..logic.click_session import ClickSession
+
+_SETUP = "setup"
 
 
 class ClickPanel:
@@ -31,7 +34,7 @@ class ClickPanel:
         self.widget, self.ui = load("ClickPanel")
         self._session: ClickSession | None = None
         self._object = ObjectBox(self.ui.objectBox, self._choose_object)
-        self._message = MessageBar()
+        self._message = MessageBar(lambda _address: open_setup())
         self.widget.layout().insertWidget(1, self._message.widget)
         self._style()
         self._delete_key = qt.QShortcut(qt.QKeySequence("Del"), self.ui.clickTable)
@@ -69,6 +72,7 @@ class ClickPanel:
 
     def _style(self) -> None:
         ui = self.ui
+        ui.stateLabel.setTextFormat(qt.Qt.RichText)
         ui.positiveButton.setIcon(icon("ClickPositive"))
         ui.negativeButton.setIcon(icon("ClickNegative"))
         ui.takePositiveButton.setIcon(icon("ClickPositive"))
@@ -96,6 +100,7 @@ class ClickPanel:
             (ui.clickTable, "itemSelectionChanged()", self._update_buttons),
             (ui.clickTable, "cellDoubleClicked(int,int)", lambda row, _column: self._tell("jump_to", row)),
             (self._delete_key, "activated()", lambda: self._with_selected("delete")),
+            (ui.stateLabel, "linkActivated(QString)", lambda _address: open_setup()),
         ]
 
     def _session_signals(self, session: ClickSession) -> list[tuple[Any, Callable[..., None]]]:
@@ -107,7 +112,7 @@ class ClickPanel:
             (session.state_changed, self._show_state),
             (session.answered, self._show_latency),
             (session.suggested, self._show_suggestion),
-            (session.failed, self._message.show),
+            (session.failed, self._show_failure),
             (session.succeeded, self._message.clear),
         ]
 
@@ -157,8 +162,11 @@ class ClickPanel:
         self.ui.unlockButton.checked = self._session is not None and not self._session.locked
 
     def _show_state(self, *_args: Any) -> None:
-        session = self._session
-        self.ui.stateLabel.text = "" if session is None else session.problem or session.state or _invitation(session)
+        self.ui.stateLabel.text = "" if self._session is None else _state(self._session)
+
+    def _show_failure(self, sentence: str) -> None:
+        unready = self._session is not None and self._session.unready is not None
+        self._message.show(sentence, "error", (_SETUP, _("Open Setup")) if unready else None)
 
     def _show_latency(self, latency_ms: float, engine_ms: float) -> None:
         text = _("Last click: {total:.2f} s, of which engine {engine:.2f} s.")
@@ -189,6 +197,14 @@ class ClickPanel:
             button.enabled = ui.clickTable.rowCount > 0
         has_points = ui.pointsSelector.currentNode() is not None
         ui.takePositiveButton.enabled = ui.takeNegativeButton.enabled = has_points
+
+
+def _state(session: ClickSession) -> str:
+    """Return what keeps clicks from being answered, with the way to mend it, or what a click does now; rich text."""
+    if session.problem is None:
+        return escape(session.state) or _invitation(session)
+    link = f' <a href="{_SETUP}">{_("Open Setup")}</a>' if session.problem == session.unready else ""
+    return escape(session.problem) + link
 
 
 def _invitation(session: ClickSession) -> str:

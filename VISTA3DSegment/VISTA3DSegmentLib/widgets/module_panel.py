@@ -19,7 +19,7 @@ from .automatic_panel import AutomaticPanel
 from .refine_panel import RefinePanel
 from .results_panel import ResultsPanel
 from .setup_panel import SetupPanel
-from .ui import load
+from .ui import load, scroll_to
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import LoadResult
@@ -118,6 +118,7 @@ class ModulePanel:
             self._services.engine.start()
         if self._is_refining:
             self._open_editor()
+        qt.QTimer.singleShot(0, self._resume_setup)  # once the module is on the screen
 
     def exit(self) -> None:
         """Another module is shown."""
@@ -248,9 +249,18 @@ class ModulePanel:
         if state.kind != READY:
             self.ui.setupSection.collapsed = False
 
+    def _resume_setup(self) -> None:
+        if self._entered:
+            self._services.setup.resume()
+
+    def open_setup(self) -> None:
+        """Unfold the section Setup, and scroll to it."""
+        self.ui.setupSection.collapsed = False
+        qt.QTimer.singleShot(0, lambda: scroll_to(self.ui.setupSection))  # once it has its size
+
     def _on_link(self, address: str) -> None:
         if address == _SETUP:
-            self.ui.setupSection.collapsed = False
+            self.open_setup()
 
     def _on_refine_folded(self, folded: bool) -> None:
         if self._entered:

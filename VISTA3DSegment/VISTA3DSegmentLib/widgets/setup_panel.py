@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from ..logic.settings import Settings
     from ..logic.setup import Setup
 
+_MODULE = "VISTA3DSegment"
+# The sentence about the state and the buttons come first.
+_BELOW_INSTALL = 2
+
+
+def open_setup() -> None:
+    """Show the module with its section Setup, from wherever the user is."""
+    slicer.util.selectModule(_MODULE)
+    slicer.util.getModuleWidget(_MODULE).panel.open_setup()
+
 
 class SetupPanel:
     """Packages, models, findings about this computer, and the interpreter of the engine.
@@ -34,13 +44,20 @@ class SetupPanel:
         self.widget, self.ui = load("SetupPanel")
         self._setup, self._manager, self._doctor, self._settings = setup, manager, doctor, settings
         self._examined = False
-        self.message = MessageBar()
-        self.widget.layout().addWidget(self.message.widget)
+        self.message, self.models_message, self.findings_message = MessageBar(), MessageBar(), MessageBar()
+        self._arrange()
         self.models = ModelList(self.ui, manager)
         self.ui.pythonEdit.currentPath = settings.worker_python or ""
         self._connect()
         self.show_findings([])
         self.refresh()
+
+    def _arrange(self) -> None:
+        """Put each message below what causes it: the buttons for packages, those for models, the findings."""
+        layout = self.widget.layout()
+        layout.insertWidget(_BELOW_INSTALL, self.message.widget)
+        layout.insertWidget(layout.indexOf(self.ui.findingsLabel), self.models_message.widget)
+        layout.insertWidget(layout.indexOf(self.ui.findingsLabel) + 1, self.findings_message.widget)
 
     def _connect(self) -> None:
         self.ui.installButton.connect("clicked(bool)", lambda _checked: self.install())
@@ -49,11 +66,11 @@ class SetupPanel:
         self.ui.pythonEdit.connect("currentPathChanged(QString)", self._on_python)
         self._listeners = [
             (self._setup.changed, self.refresh),
-            (self._setup.failed, self._on_failed),
-            (self._manager.failed, self._on_failed),
+            (self._setup.failed, self.message.show),
+            (self._manager.failed, self.models_message.show),
             (self._manager.finished, self._on_finished),
             (self._doctor.examined, self.show_findings),
-            (self._doctor.failed, self._on_failed),
+            (self._doctor.failed, self.findings_message.show),
         ]
         for signal, listener in self._listeners:
             signal.connect(listener)
@@ -72,7 +89,8 @@ class SetupPanel:
 
     def check(self) -> None:
         """Look anew at everything."""
-        self.message.clear()
+        for message in (self.message, self.models_message, self.findings_message):
+            message.clear()
         self._examined = True
         self._setup.changed()
         self._manager.refresh()
@@ -102,8 +120,5 @@ class SetupPanel:
             self._setup.installed()
             self._setup.changed()
 
-    def _on_failed(self, sentence: str) -> None:
-        self.message.show(sentence)
-
     def _on_finished(self, sentence: str) -> None:
-        self.message.show(sentence, "note")
+        self.models_message.show(sentence, "note")

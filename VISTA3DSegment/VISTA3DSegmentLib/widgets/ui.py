@@ -67,6 +67,15 @@ def show_row(shown: bool, *widgets: qt.QWidget) -> None:
         widget.setVisible(shown)
 
 
+def scroll_to(widget: qt.QWidget) -> None:
+    """Bring a widget into the visible part of the panel that it is in."""
+    area = widget.parentWidget()
+    while area is not None and not area.inherits("QScrollArea"):
+        area = area.parentWidget()
+    if area is not None:
+        area.ensureWidgetVisible(widget)
+
+
 def icon_size(widget: qt.QWidget) -> int:
     """Return the side of small icons in pixels."""
     return widget.style().pixelMetric(qt.QStyle.PM_SmallIconSize)
