@@ -98,7 +98,9 @@ def effect_leads_to_setup_while_something_is_missing() -> None:
         assert "does not exist" in label.text, label.text
         assert "Ready" not in label.text, label.text
         screenshot("effect_without_engine")
-        label.linkActivated.emit("setup")
+        from VISTA3DSegmentLib.widgets.setup_panel import open_setup
+
+        open_setup()  # what the link does
         settle(0.5)
         panel = slicer.util.getModuleWidget(MODULE).panel
         assert slicer.util.selectedModule() == MODULE
