@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,70 @@ class VISTA3DSegmentWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class VISTA3DSegmentLogic(ScriptedLoadableModuleLogic):
-    """Access for scripts: the parameters of the scene, and the services that the panel uses."""
+    """Access for scripts: functions that wait for their results, and the services that the panel uses.
+
+    It is ``slicer.util.getModuleLogic("VISTA3DSegment")`` and works with and without a main window. Errors are raised
+    as ``VISTA3DCore.errors.VistaError``, with a sentence for people; then the scene is as it was. ``progress`` is a
+    function that gets a fraction (0 to 1) and a text; if it returns False, the work stops and ``Cancelled`` is raised.
+    The model and the device are those that are chosen in the panel, unless they are given: ``model`` is a name or the
+    path of a weights file, ``device`` one of ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+    """
+
+    def segment(
+        self,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        structures: str | int | Iterable[str | int],
+        model: str | None = None,
+        roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
+        segmentationNode: slicer.vtkMRMLSegmentationNode | None = None,
+        progress: Callable[[float, str], Any] | None = None,
+        **options: Any,
+    ) -> slicer.vtkMRMLSegmentationNode:
+        """Segment structures of a CT, and return the segmentation; :attr:`notes` says what was not found.
+
+        :param structures: names, indices or groups of the catalogue, or ``"everything"``.
+        :param roiNode: limits the work to its box.
+        :param segmentationNode: where the segments go; by default a new one is made.
+        :param options: ``device``; ``quality``: ``standard``, ``smooth`` or ``best``; ``removeSpecks``: by default as
+            is usual for the model; ``keepCorrected`` (True): leave segments alone that were clicked on or edited;
+            ``acceptMismatch`` (False): write into a segmentation of another volume or patient.
+        """
+        nodes = {"roi_node": roiNode, "segmentation_node": segmentationNode}
+        return self.services.scripting.segment(volumeNode, structures, model, progress=progress, **nodes, **options)
+
+    def click(
+        self,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        segmentID: str,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode,
+        points: slicer.vtkMRMLMarkupsFiducialNode | Sequence[Sequence[float]],
+        positive: bool | Sequence[bool] = True,
+        progress: Callable[[float, str], Any] | None = None,
+        **options: Any,
+    ) -> tuple[bool, ...]:
+        """Add clicks to a segment; other segments stay as they are, and the clicks are stored with the segment.
+
+        :param points: world RAS mm, or a point list.
+        :param positive: whether clicks add; one value for all, or one for each.
+        :param options: ``model``, ``device``; ``structure``: what is clicked, by default what the segment stands for;
+            ``"new object"`` is one without a name.
+        :return: of all clicks of the segment, the earlier ones included, whether each has changed something.
+        """
+        place = segmentationNode, segmentID, volumeNode
+        return self.services.scripting.click(*place, points, positive, progress, **options)
+
+    def structures(self, model: str | None = None, progress: Callable[[float, str], Any] | None = None) -> list[str]:
+        """Return the names of the structures that a model offers; the model is loaded if need be."""
+        return self.services.scripting.structures(model, progress)
+
+    def models(self) -> tuple[Any, ...]:
+        """Return the models that can be had, each with ``name``, ``title``, and ``path``: None if it is not here."""
+        return self.services.scripting.models()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the last result of :meth:`segment`, e.g. which structures were not found."""
+        return self.services.scripting.notes
 
     def getParameterNode(self) -> Any:
         """Return the parameters of the scene; see ``VISTA3DSegmentLib.parameters.PanelParameters``."""

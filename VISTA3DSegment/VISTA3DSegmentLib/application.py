@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .logic.housekeeping import Housekeeping
     from .logic.models import LoadedModel, ModelManager
     from .logic.refinement import Refinement
+    from .logic.scripting import Scripting
     from .logic.settings import Settings
     from .logic.setup import Setup
     from .logic.volumes import OpenedVolumes
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from .process import QProcessTransport
 
 log = logging.getLogger("vista3d.slicer")
+_MOMENT_S = 0.005
 # None or one.
 _running: list[Services] = []
 
@@ -171,6 +174,14 @@ class Services:
         self.setup.changed.connect(session.setup_changed)
         return session
 
+    @cached_property
+    def scripting(self) -> Scripting:
+        """What scripts call; it waits for results."""
+        from .logic.scripting import Scripting
+
+        works = self.automatic, self.engine, self.volumes, self.refinement
+        return Scripting(*works, self.chosen_model, self.setup.needed, wait_a_moment)
+
     def catalogue(self, label_set: str = "vista3d-ct") -> Catalogue:
         """Return a label set."""
         from VISTA3DCore.anatomy.catalogue import catalogue
@@ -232,6 +243,12 @@ class SettingsStore:
     def set(self, key: str, value: Any) -> None:
         """Store a value that JSON can express."""
         qt.QSettings().setValue(f"{self._group}/{key}", json.dumps(value))
+
+
+def wait_a_moment() -> None:
+    """Handle what has arrived, then let others compute; only for scripts, which wait for a result."""
+    slicer.app.processEvents()
+    time.sleep(_MOMENT_S)
 
 
 def call_later(seconds: float, function: Callable[[], None]) -> None:

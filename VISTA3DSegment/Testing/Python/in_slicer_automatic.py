@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import slicer
 from slicer_harness import Heartbeat, collecting, screenshot, settle, test, wait_for
-from slicer_scene import kill, mask_of, new_scene, open_module, services, structure
+from slicer_scene import kill, mask_of, new_scene, open_module, services, structure, world_of
 
 
 def _choose(indices: list[int]) -> tuple[Any, Any]:
@@ -120,3 +121,29 @@ def engine_may_be_killed() -> None:
         wait_for(lambda: finished or failed, "the run ends")
     assert not failed, failed[0][0]
     assert mask_of(finished[0][0], finished[0][1][0], volume).any()
+
+
+@test
+def scripts_wait_for_their_results() -> str:
+    volume, vista = new_scene(), slicer.util.getModuleLogic("VISTA3DSegment")
+    told: list[float] = []
+    with Heartbeat() as heart:
+        node = vista.segment(volume, structure().name, progress=lambda fraction, _text: told.append(fraction))
+    (segment_id,) = node.GetSegmentation().GetSegmentIDs()
+    mask = mask_of(node, segment_id, volume)
+    assert mask.any(), "the segment is empty"
+    assert told == sorted(told)
+    assert told[-1] > 0.9
+    nodes = slicer.mrmlScene.GetNumberOfNodes()
+    changed = vista.click(node, segment_id, volume, [world_of(volume, tuple(np.argwhere(mask).mean(0)))])
+    assert len(changed) == 1
+    assert slicer.mrmlScene.GetNumberOfNodes() == nodes, "nodes are left"
+    assert structure().name in vista.structures()
+    assert "mini" in [one.name for one in vista.models() if one.path]
+    sentence = ""
+    try:
+        vista.segment(volume, "no such structure")
+    except Exception as error:
+        sentence = str(error)
+    assert "no such structure" in sentence, sentence or "nothing was raised"
+    return heart.check()

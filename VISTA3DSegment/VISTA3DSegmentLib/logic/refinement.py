@@ -49,14 +49,15 @@ class Refinement:
     ``suggested(world_ras, positive, score)``.
 
     :param engine: the engine process. :param volumes: the volumes that are open in it.
+    :param bases: masks from before clicks, where others keep them in common with it.
     :ivar writer: writes into segments; without one nothing can be clicked.
     """
 
-    def __init__(self, engine: Engine, volumes: OpenedVolumes) -> None:
+    def __init__(self, engine: Engine, volumes: OpenedVolumes, bases: Bases | None = None) -> None:
         self.clicks_changed, self.state_changed = Signal(), Signal()
         self.answered, self.failed, self.suggested = Signal(), Signal(), Signal()
         self.writer: SegmentWriter | None = None
-        self._engine, self._bases = engine, Bases()
+        self._engine, self._bases = engine, bases or Bases()
         self._asking = ClickEngine(engine, volumes, self._bases)
         self._segment: ClickedSegment | None = None
         self._chosen: tuple[int | None] | None = None
@@ -73,6 +74,11 @@ class Refinement:
     def segment(self) -> ClickedSegment | None:
         """The segment that clicks go to."""
         return self._segment
+
+    @property
+    def bases(self) -> Bases:
+        """The masks from before clicks."""
+        return self._bases
 
     @property
     def click_list(self) -> ClickList:
