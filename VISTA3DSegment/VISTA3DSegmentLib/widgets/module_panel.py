@@ -268,6 +268,8 @@ class ModulePanel:
 
     def _open_editor(self) -> None:
         self.refine.enter()
+        if self._parameters is not None and self._parameters.segmentation is None:  # one may have been made elsewhere
+            self._parameters.segmentation = segmentation_for(self._parameters.volume)
         self._ensure_segmentation()
         self._show_result()
         self.refine.activate()
