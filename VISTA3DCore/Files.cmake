@@ -120,6 +120,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/click_cache.py
   VISTA3DCore/inference/click_growth.py
   VISTA3DCore/inference/click_history.py
+  VISTA3DCore/inference/click_reach.py
   VISTA3DCore/inference/click_restoration.py
   VISTA3DCore/inference/click_scores.py
   VISTA3DCore/inference/click_thinning.py

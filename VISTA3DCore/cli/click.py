@@ -46,6 +46,15 @@ class Policy(str, Enum):
     centred = "centred"
 
 
+class Variant(str, Enum):
+    """What a click may change; see ``Session.click``."""
+
+    auto = "auto"
+    paper = "paper"
+    near = "near"
+    permissive = "permissive"
+
+
 def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     image: Annotated[
         Path,
@@ -118,6 +127,14 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
     policy: Annotated[
         Policy, typer.Option(help="reuse: windows serve several clicks; centred: one around each click, as published.")
     ] = Policy.reuse,
+    variant: Annotated[
+        Variant,
+        typer.Option(
+            help="What a click may change. paper: the whole connected part that it touches; near: that part as far as "
+            "half again the click's distance to the border; permissive: paper, through the mask, too; auto: near for "
+            "the small model, else paper."
+        ),
+    ] = Variant.auto,
     preview: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Write a picture: three planes through the last click.")
     ] = None,
@@ -147,6 +164,7 @@ def click(  # noqa: PLR0913, PLR0917 - each parameter is an option
         segment=segment,
         resample_base=resample_base,
         policy=policy.value,
+        variant=None if variant == Variant.auto else variant.value,
     )
     asked.check()
     outputs = Outputs.checked(image, output, None, None, preview, asked.files)
@@ -185,6 +203,7 @@ class _Asked:
     segment: str
     resample_base: bool
     policy: str
+    variant: str | None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -268,7 +287,7 @@ def _run(
     progress.update(0.95, "Writing the results")
     _warn_of_nothing(found)
     segmentation = _segmentation(found, base, segmenter, volume)
-    segmentation.provenance.update(_provenance(clicks, asked))
+    segmentation.provenance.update(_provenance(clicks, asked, segmentation.provenance["model"]))
     files = _write(volume, segmentation, clicks, outputs, progress)
     seconds = time.monotonic() - started
     return ClickReport.of(found, found.base, segmentation, clicks, str(segmenter.device), seconds, files)
@@ -297,7 +316,8 @@ def _answer(
         # Which of the others the object will overlap is not known yet, so each may need a file of its own.
         outputs.masks((edited, *others.values()), [other.index for other in others.values()])
         mask = base.mask if base else None
-        found = session.click(structure, clicks, mask, policy=asked.policy, progress=progress.part(0.2, 0.95))
+        options = {"policy": asked.policy, "variant": asked.variant}
+        found = session.click(structure, clicks, mask, **options, progress=progress.part(0.2, 0.95))
     return found, base
 
 
@@ -342,10 +362,13 @@ def _edited_and_others(
     return edited, base.others(edited, known) if base else {}
 
 
-def _provenance(clicks: list[Click], asked: _Asked) -> dict[str, str]:
+def _provenance(clicks: list[Click], asked: _Asked, model: str) -> dict[str, str]:
+    from VISTA3DCore.inference.interactive import default_variant
+
     positive = sum(click.positive for click in clicks)
     counts = f"{positive} positive, {len(clicks) - positive} negative"
-    return {"clicks": counts, "policy": asked.policy} | ({"base": readable(asked.base.name)} if asked.base else {})
+    told = {"clicks": counts, "policy": asked.policy, "variant": asked.variant or default_variant(model)}
+    return told | ({"base": readable(asked.base.name)} if asked.base else {})
 
 
 def _write(

@@ -85,6 +85,8 @@ class ClickReport:
             places = "; ".join(_described(click) for click in idle[:5]) + ("; ..." if len(idle) > 5 else "")
             reason = "because the mask was so already, or the model proposes no change there"
             say(f"Without effect, {reason}: {places}.", "yellow")
+        if self.provenance["variant"] == "near":
+            say("Each click changed what lies near it; --variant paper changes the whole part that a click touches.")
         for file in self.files:
             say(f"Wrote {file}")
 

@@ -21,6 +21,7 @@ from VISTA3DCore.imaging.geometry import coverage, spacing_of
 from VISTA3DCore.inference.answers import ClickResult
 from VISTA3DCore.inference.click_growth import answer_clicks
 from VISTA3DCore.inference.click_history import Change, ClickHistory, Shown, moved
+from VISTA3DCore.inference.click_reach import NEAR, reach_mm, within
 from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
 from VISTA3DCore.inference.click_scores import ClickEncoder, Prompt, ScoreMap
 from VISTA3DCore.inference.click_thinning import thinned
@@ -29,9 +30,22 @@ from VISTA3DCore.inference.components import Component, ComponentsOnDemand, boun
 from VISTA3DCore.inference.preprocessing import Box
 from VISTA3DCore.inference.refinement import TOLERANCE_MM, VARIANTS, refine
 from VISTA3DCore.inference.windows import Shape
+from VISTA3DCore.network.registry import clicks_near
 from VISTA3DCore.progress import Progress
 
-__all__ = ["ClickRequest", "ClickResult", "Interaction"]
+__all__ = ["CLICK_VARIANTS", "ClickRequest", "ClickResult", "Interaction", "default_variant"]
+
+PAPER = "paper"
+CLICK_VARIANTS = (*VARIANTS, NEAR)
+"""Those of :func:`refine`, and ``near``: as ``paper``, within the reach of each click (:mod:`click_reach`)."""
+
+
+def default_variant(model: str) -> str:
+    """Return what a click may change unless the user chooses otherwise.
+
+    :param model: the name in its configuration.
+    """
+    return NEAR if clicks_near(model) else PAPER
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class ClickRequest:
     base: np.ndarray | None = None
     settled: int = 0
     policy: str = "reuse"
-    variant: str = "paper"
+    variant: str = PAPER
 
     @property
     def steps(self) -> list[slice]:
@@ -54,8 +68,8 @@ class ClickRequest:
     def check(self, grids: ParallelGrids) -> None:
         """:raises InputError: with one sentence, if the request cannot be answered."""
         find_policy(self.policy)
-        if self.variant not in VARIANTS:
-            raise InputError(f"There is no variant '{self.variant}'; use one of: {', '.join(VARIANTS)}.")
+        if self.variant not in CLICK_VARIANTS:
+            raise InputError(f"There is no variant '{self.variant}'; use one of: {', '.join(CLICK_VARIANTS)}.")
         if not 0 <= self.settled <= len(self.clicks):
             raise InputError(f"{self.settled} settled clicks were announced, but there are {len(self.clicks)} clicks.")
         self.check_base(grids)
@@ -177,7 +191,7 @@ class Interaction:
     ) -> Change:
         """Return what the clicks of a step change in the mask shown."""
         clicks = request.clicks[step]
-        if request.variant == "paper" and self._serves(shown, clicks[0]):
+        if request.variant in (PAPER, NEAR) and self._serves(shown, clicks[0]):
             return Change((False,))
         so_far = replace(request, clicks=request.clicks[: step.stop])
         score_map = self.answer(so_far, *kind, progress, shown, len(clicks))
@@ -193,9 +207,12 @@ class Interaction:
         if box is None:
             return Change((False,) * len(clicks))
         positive, known = answered_mask(score_map, self.grids, box, shown.order)
+        if variant == NEAR:
+            known &= within(reach_mm(shown, self.grids, clicks[0]), self.grids, clicks[0], box)
         mask = shown[box]
         interactive = np.where(known, positive, mask)
-        refined = refine(mask, interactive, clicks, _box_affine(self.grids, box), variant=variant)
+        rule = PAPER if variant == NEAR else variant
+        refined = refine(mask, interactive, clicks, _box_affine(self.grids, box), variant=rule)
         return Change.of(refined.added | refined.removed, [part.start for part in box], refined.touched)
 
 

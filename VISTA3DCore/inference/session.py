@@ -22,7 +22,7 @@ from VISTA3DCore.inference.click_scores import ScoreMap
 from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
 from VISTA3DCore.inference.forking import check_process
 from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
-from VISTA3DCore.inference.interactive import ClickRequest, ClickResult
+from VISTA3DCore.inference.interactive import ClickRequest, ClickResult, default_variant
 from VISTA3DCore.inference.preprocessing import ModelGrid
 from VISTA3DCore.inference.region import to_region
 from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter
@@ -187,7 +187,7 @@ class Session:
         *,
         settled: int = 0,
         policy: str = "reuse",
-        variant: str = "paper",
+        variant: str | None = None,
         progress: ProgressLike = None,
     ) -> ClickResult:
         """Segment or correct one object by clicks.
@@ -206,12 +206,14 @@ class Session:
         :param policy: ``reuse`` answers a click in an earlier click's window if it lies deep enough in it, and asks
             further windows while the object touches a window's side; ``centred`` uses one window around each click, as
             the reference does.
-        :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.refinement.refine`.
+        :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.refinement.refine`; or ``near``: within the
+            reach of each click (:mod:`VISTA3DCore.inference.click_reach`). None: ``near`` for the small model, else
+            ``paper``.
         :raises UnknownStructureError: if the structure is unknown or a dead class.
         :raises InputError: if the clicks or the base cannot be used. :raises ModelError: if the model takes no clicks.
         :raises Cancelled: if ``progress`` was cancelled; nothing has changed.
         """
-        request = ClickRequest(tuple(clicks), base, settled, policy, variant)
+        request = ClickRequest(tuple(clicks), base, settled, policy, variant or self._variant)
         return self._clicking.click(structure, request, Progress.of(progress))
 
     def warm(self, position: Sequence[float], policy: str = "reuse", progress: ProgressLike = None) -> int:
@@ -238,7 +240,8 @@ class Session:
         if not clicks:
             scores = self._automatic_answer(structure, progress).scores
             return uncertainty_of(scores, np.ones(scores.shape, dtype=bool))
-        return self._clicking.uncertainty(structure, ClickRequest(tuple(clicks), base), progress)
+        request = ClickRequest(tuple(clicks), base, variant=self._variant)
+        return self._clicking.uncertainty(structure, request, progress)
 
     def suggest(
         self,
@@ -256,11 +259,17 @@ class Session:
         """
         progress = Progress.of(progress)
         if clicks:
-            return self._clicking.suggest(structure, ClickRequest(tuple(clicks), base, settled), count, progress)
+            request = ClickRequest(tuple(clicks), base, settled, variant=self._variant)
+            return self._clicking.suggest(structure, request, count, progress)
         if base is None:
             raise InputError("Without clicks and without a mask there is nothing to suggest; place a first click.")
         ClickRequest((), base).check_base(self._clicking.interaction.grids)
         return self._clicking.suggest_from(self._automatic_answer(structure, progress), base, (), count)
+
+    @property
+    def _variant(self) -> str:
+        """The default variant of Algorithm 1 for this model."""
+        return default_variant(self._segmenter.config.name)
 
     @property
     def _clicking(self) -> Clicking:

@@ -24,6 +24,7 @@ class RegistryEntry:
     :param licence_url: page about the licence; for plain HTTPS entries it is the licence text itself.
     :param config: None where it travels inside the file (bundled model).
     :param cleanup: whether specks are removed from its automatic results unless the user chooses otherwise.
+    :param near_clicks: whether its clicks change only what lies near them unless the user chooses otherwise.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RegistryEntry:
     licence_files: tuple[str, ...] = ("LICENSE", "README.md")
     bundled: bool = False
     cleanup: bool = False
+    near_clicks: bool = False
 
     @property
     def suffix(self) -> str:
@@ -109,6 +111,7 @@ _ENTRIES = (
         config=None,
         bundled=True,
         cleanup=True,
+        near_clicks=True,
     ),
 )
 
@@ -121,3 +124,11 @@ def cleans_up(model: str) -> bool:
     :param model: the name in its configuration, so that a copy of the file behaves alike.
     """
     return model in REGISTRY and REGISTRY[model].cleanup
+
+
+def clicks_near(model: str) -> bool:
+    """Return whether clicks change only what lies near them by default.
+
+    :param model: as for :func:`cleans_up`.
+    """
+    return model in REGISTRY and REGISTRY[model].near_clicks

@@ -244,7 +244,7 @@ class ClickParams(Params):
     base: ArrayRef | None = None
     settled: int = 0
     policy: str = "reuse"
-    variant: str = "paper"
+    variant: str | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -129,7 +129,7 @@ class RemoteSession:
         *,
         settled: int = 0,
         policy: str = "reuse",
-        variant: str = "paper",
+        variant: str | None = None,
         progress: ProgressLike = None,
     ) -> ClickResult:
         """As :meth:`VISTA3DCore.inference.session.Session.click`.
