@@ -30,6 +30,7 @@ from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, read_clicks, store_clicks
 from VISTA3DSegmentLib.mrml.labelmaps import oriented_image
+from VISTA3DSegmentLib.mrml.layers import drained
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
 from VISTA3DSegmentLib.mrml.results import empty_segments, write_in_steps, write_result
 from VISTA3DSegmentLib.mrml.segments import create_segmentation, ensure_segment, is_empty, read_mask, structure_of
@@ -180,6 +181,24 @@ def test_structures_that_were_not_found_are_empty_segments(segmentation: Segment
     assert segmentation.GetSegmentation().GetNumberOfLayers() == 1
     segment = segmentation.GetSegmentation().GetSegment(ids[1])
     assert segment.GetName() == "Spleen"
+
+
+def test_structures_that_were_not_found_are_left_out_unless_their_segments_are_there(
+    segmentation: Segmentation, ct: Volume
+) -> None:
+    (spleen,) = write_result(segmentation, ct, labels_of({SPLEEN: ball(ct)}), {}, [SPLEEN], FACTS)
+    segmentation.GetSegmentation().GetSegment(spleen).SetName("mine")
+    found, before = [LIVER, SPLEEN, AORTA, TUMOR], read_mask(segmentation, spleen, ct)
+    masks = {TUMOR.index: np.zeros(SHAPE, bool)}
+    steps = write_in_steps(segmentation, ct, labels_of({LIVER: ball(ct)}), masks, found, FACTS, keep_empty=False)
+    written = drained(steps)
+    assert [structure_of(segmentation, one, CATALOGUE) for one in written.ids] == [LIVER, SPLEEN]
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 2
+    assert segmentation.GetSegmentation().GetSegment(spleen).GetName() == "mine"
+    assert is_empty(segmentation, spleen)
+    written.change.undo()
+    assert list(segmentation.GetSegmentation().GetSegmentIDs()) == [spleen]
+    assert np.array_equal(read_mask(segmentation, spleen, ct), before)
 
 
 @pytest.mark.parametrize("masks", [{}, {TUMOR.index: np.zeros(SHAPE, bool)}])

@@ -26,6 +26,7 @@ from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DSegmentLib.logic.regions import roi_box, volume_box
 from VISTA3DSegmentLib.logic.settings import Rate
 from VISTA3DSegmentLib.mrml.provenance import read_provenance
+from VISTA3DSegmentLib.mrml.results import empty_segments
 from VISTA3DSegmentLib.mrml.segments import read_mask, structure_of
 
 pytestmark = pytest.mark.slow
@@ -69,7 +70,7 @@ def test_segments_lie_where_the_engine_saw_the_structures(tiny: Running, tiny_mo
     expected = volume if kind == "flipped" else Volume(volume.array, moved @ turned(volume, kind).affine)
     truth = Segmenter.from_pretrained(tiny_model, "cpu").open(expected).segment(KNOWN)
     segmentation, ids, notes = tiny.segment(structures=KNOWN)
-    assert notes == []
+    assert notes == ["5 structures were found."]
     for index, segment_id in zip(KNOWN, ids, strict=True):
         inside = np.append(np.argwhere(truth[index]).mean(axis=0), 1.0)
         assert np.linalg.norm(center_of(segmentation, segment_id) - (expected.affine @ inside)[:3]) < 1.0  # mm, of 12
@@ -125,13 +126,36 @@ def near(mask: np.ndarray, voxel: tuple[int, int, int]) -> np.ndarray:
     return mask[tuple(slice(max(one - 2, 0), one + 3) for one in voxel)]
 
 
-def test_structures_that_are_not_there_are_told(tiny: Running, tiny_model: Path) -> None:
+def region_without_the_liver(tiny_model: Path) -> tuple[float, ...]:
+    """Return a box of the phantom in which the tiny model finds no liver, RAS mm."""
     whole = Segmenter.from_pretrained(tiny_model, "cpu").open(coarse_phantom(SHAPE)).segment((LIVER, 14))
-    i, j, k = next(voxel for voxel in np.ndindex(SHAPE) if not near(whole[LIVER], voxel).any())
-    region = (*(12.0 * np.array([i, j, k])).tolist(), *(12.0 * np.array([i, j, k])).tolist())
-    _segmentation, ids, notes = tiny.segment(structures=(LIVER, 14), region=tuple(np.add(region, [-1] * 3 + [1] * 3)))
-    assert len(ids) == 2
-    assert notes[0].startswith("Not found in the region: Liver")
+    voxel = next(voxel for voxel in np.ndindex(SHAPE) if whole[14][voxel] and not near(whole[LIVER], voxel).any())
+    place = 12.0 * np.array(voxel)
+    return (*(place - 1).tolist(), *(place + 1).tolist())
+
+
+def test_structures_that_are_not_there_are_counted_and_named_and_get_no_segments(
+    tiny: Running, tiny_model: Path
+) -> None:
+    region = region_without_the_liver(tiny_model)
+    segmentation, ids, notes = tiny.segment(structures=(LIVER, 14), region=region)
+    assert [structure_of(segmentation, one, CT).index for one in ids] == [14]
+    assert segmentation.GetSegmentation().GetNumberOfSegments() == 1
+    assert notes == ["1 of 2 structures were found.", "Not found in the region: Liver."]
+
+
+def test_structures_that_are_not_there_get_empty_segments_on_request(tiny: Running, tiny_model: Path) -> None:
+    region = region_without_the_liver(tiny_model)
+    segmentation, ids, _notes = tiny.segment(structures=(LIVER, 14), region=region, keep_empty=True)
+    assert [structure_of(segmentation, one, CT).index for one in ids] == [LIVER, 14]
+    assert empty_segments(segmentation, ids) == ids[:1]
+
+
+def test_one_structure_that_is_not_there_is_told_once(tiny: Running, tiny_model: Path) -> None:
+    _segmentation, ids, notes = tiny.segment(structures=(LIVER,), region=region_without_the_liver(tiny_model))
+    assert (ids, notes) == ([], ["Not found in the region: Liver."])
+    tiny.run.last_run.undo()
+    assert tiny.segmentations == 0
 
 
 def test_an_existing_segmentation_is_updated_in_place(tiny: Running) -> None:

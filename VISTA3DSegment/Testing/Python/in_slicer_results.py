@@ -187,3 +187,14 @@ def corrected_segments_are_asked_about_once() -> None:
         assert not np.array_equal(mask_of(node, segment_id, volume), painted)
     finally:
         settings.keep_corrected = remembered
+
+
+@test
+def structures_that_are_not_found_leave_no_segments() -> None:
+    _volume, panel = _opened()
+    panel.choice.check_everything()
+    node, identities = _segment(panel)
+    found, count = node.GetSegmentation().GetNumberOfSegments(), len(panel.choice.checked)
+    assert len(identities) == found < count, "the painted abdomen has everything"
+    assert f"{found} of {count}" in panel.results.ui.summaryLabel.text, panel.results.ui.summaryLabel.text
+    screenshot("results_not_found", panel.widget)

@@ -27,7 +27,7 @@ from .preview import Preview
 from .run_request import RunRequest
 from .signals import Signal
 from .stepping import Stepping
-from .wording import MOST_NAMED, names_of
+from .wording import names_of
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.client import ProgressEvent
@@ -75,7 +75,8 @@ class AutomaticRun:
 
     Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; ``writing(segmentation node)``
     before an existing segmentation is changed, so that its state can be kept for undo; then exactly one of
-    ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``.
+    ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``. The first
+    note tells how many structures were found.
 
     :ivar last_run: undoes the run that was finished last.
     """
@@ -226,10 +227,12 @@ class AutomaticRun:
             *(node, request.volume, labels, masks, structures, result.provenance),
             region=to_region(request.region),
             keep_corrected=request.keep_corrected,
+            keep_empty=request.keep_empty,
         )
-        missing = [one for one in structures if one.index not in present and one not in written.kept]
-        said = [*_kept(written.kept), *_not_found(missing, request.region is not None)]
-        return written, [*notes, *result.notes, *said]
+        sought = [one for one in structures if one not in written.kept]
+        missing = [one for one in sought if one.index not in present]
+        said = [*_found(len(sought), len(missing)), *_not_found(missing, request.region is not None)]
+        return written, [*said, *_kept(written.kept), *notes, *result.notes]
 
     # Endings
 
@@ -302,21 +305,26 @@ def _present(labels: np.ndarray, masks: Mapping[int, np.ndarray]) -> Generator[N
     return frozenset(np.flatnonzero(seen).tolist()) | {index for index, mask in masks.items() if mask.any()}
 
 
+def _found(sought: int, missing: int) -> list[str]:
+    """Return a sentence about how many structures were found; nothing to be found gives none."""
+    if not sought:
+        return []
+    if missing:
+        sentence = _("{found} of {count} structures were found.")
+        return [sentence.format(found=sought - missing, count=sought)] if sought > 1 else []
+    return [_("One structure was found.") if sought == 1 else _("{count} structures were found.").format(count=sought)]
+
+
+def _not_found(missing: Sequence[Structure], in_region: bool) -> list[str]:
+    """Return a sentence that names structures without voxels, if there are any."""
+    if not missing:
+        return []
+    sentence = _("Not found in the region: {names}.") if in_region else _("Not found in the volume: {names}.")
+    return [sentence.format(names=names_of(missing))]
+
+
 def _kept(structures: Sequence[Structure]) -> list[str]:
     """Return a sentence about segments that were left alone, if there are any."""
     if not structures:
         return []
     return [_("Kept as you corrected them: {names}.").format(names=names_of(structures))]
-
-
-def _not_found(missing: Sequence[Structure], in_region: bool) -> list[str]:
-    """Return a sentence about structures without voxels, if there are any."""
-    if not missing:
-        return []
-    if in_region:
-        return [_("Not found in the region: {names}.").format(names=names_of(missing))]
-    if len(missing) > MOST_NAMED:
-        return [
-            _("{count} structures were not found in the volume; their segments are empty.").format(count=len(missing))
-        ]
-    return [_("Not found in the volume: {names}.").format(names=names_of(missing))]

@@ -36,6 +36,7 @@ class RunRequest:
     :param segmentation: where the segments go; None: a new one is made when the result is there.
     :param mismatch_accepted: write into a segmentation that belongs to another volume or patient, or is elsewhere.
     :param keep_corrected: leave segments alone that somebody has clicked on or edited.
+    :param keep_empty: make empty segments, e.g. to click on, of the structures that are not found.
     :param looking_at: where the user looks, world RAS mm; a long run shows this place first.
     """
 
@@ -50,6 +51,7 @@ class RunRequest:
     segmentation: slicer.vtkMRMLSegmentationNode | None = None
     mismatch_accepted: bool = False
     keep_corrected: bool = True
+    keep_empty: bool = False
     looking_at: Position | None = None
 
     def problem(self) -> str | None:

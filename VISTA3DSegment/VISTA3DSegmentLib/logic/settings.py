@@ -99,6 +99,15 @@ class Settings:
         self._set("keep_corrected", value)
 
     @property
+    def keep_empty(self) -> bool:
+        """Whether structures that are not found get empty segments."""
+        return self._store.get("keep_empty", False) is True
+
+    @keep_empty.setter
+    def keep_empty(self, value: bool) -> None:
+        self._set("keep_empty", bool(value))
+
+    @property
     def worker_python(self) -> str | None:
         """The interpreter that runs the engine instead of Slicer's, or None."""
         return self._text("worker_python") or None

@@ -39,6 +39,10 @@ class Plan:
     kept: dict[int, str] = field(default_factory=dict)
     mixed: frozenset[int] = frozenset()
 
+    def has_segment(self, index: int) -> bool:
+        """Whether a structure has voxels, or a segment that is there already."""
+        return index in self.kept or index in self.replaced or bool(self.prints[index].count)
+
     def bring(self, source: np.ndarray, target: np.ndarray, shape: Shape) -> None:
         """Bring the voxels from one lattice to another one, see :func:`bring`."""
         if bring(self.stored, source, target, shape):

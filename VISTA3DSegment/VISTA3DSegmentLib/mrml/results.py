@@ -54,7 +54,7 @@ from .volumes import ijk_to_world, volume_shape
 class Written:
     """What :func:`write_in_steps` has done.
 
-    :param ids: of the structures' segments, in order; those that were kept are among them.
+    :param ids: of the structures' segments, in order; those that were kept are among them, those left out are not.
     :param kept: the structures whose segments were kept because somebody had corrected them.
     :param change: what undoes it.
     """
@@ -78,7 +78,7 @@ def write_result(
     return drained(write_in_steps(*arguments, **options)).ids
 
 
-def write_in_steps(
+def write_in_steps(  # noqa: PLR0913 - the last ones are options
     segmentation_node: slicer.vtkMRMLSegmentationNode,
     volume_node: slicer.vtkMRMLScalarVolumeNode,
     labels: np.ndarray,
@@ -88,12 +88,13 @@ def write_in_steps(
     *,
     region: Region | None = None,
     keep_corrected: bool = False,
+    keep_empty: bool = True,
 ) -> Generator[None, None, Written]:
     """Write structures into a segmentation in steps of some milliseconds; only the last one changes anything.
 
     A segment that is there already (see :func:`VISTA3DSegmentLib.mrml.segments.find_segment`) gets the new voxels and
-    keeps its id, name and color, but not its clicks; all other segments are untouched. A structure without voxels
-    becomes an empty segment, see :func:`empty_segments`. Observers of the node hear of everything at once.
+    keeps its id, name and color, but not its clicks; all other segments are untouched. Observers of the node hear of
+    everything at once.
 
     :param labels: uint16 [i, j, k] on the volume's grid, value = index of a structure.
     :param masks: bool [i, j, k] of the structures that overlap others, by index.
@@ -101,6 +102,8 @@ def write_in_steps(
     :param region: what was segmented, world RAS mm: outside of it segments keep their voxels and clicks.
     :param keep_corrected: leave segments alone that have clicks or were edited, see
         :func:`VISTA3DSegmentLib.mrml.corrections.corrected_segments`.
+    :param keep_empty: give structures without voxels an empty segment, see :func:`empty_segments`; if not, they get
+        none, and only a segment that is there already is emptied.
     :raises InputError: at the first step if it cannot be written, or in the last one if the nodes have changed since.
     """
     _check(segmentation_node, volume_node, labels, masks)
@@ -117,7 +120,8 @@ def write_in_steps(
     if _lattice_in_use(segmentation_node) is None:
         segmentation_node.SetReferenceImageGeometryParameterFromVolumeNode(volume_node)
     plan.bring(target, reference_lattice(segmentation_node), shape)
-    return _put(segmentation_node, structures, plan, provenance, region)
+    written = structures if keep_empty else [one for one in structures if plan.has_segment(one.index)]
+    return _put(segmentation_node, written, plan, provenance, region)
 
 
 def empty_segments(segmentation_node: slicer.vtkMRMLSegmentationNode, segment_ids: Iterable[str]) -> list[str]:

@@ -82,6 +82,7 @@ class AutomaticPanel:
         self.show_devices()
         fill(self.ui.modelSelector, [("", _("Looking for models…"))])
         check(self.ui.keepBox, self._settings.keep_corrected is not False)
+        check(self.ui.keepEmptyBox, self._settings.keep_empty)
 
     def _connect(self) -> None:
         for selector in (self.ui.volumeSelector, self.ui.segmentationSelector):
@@ -91,6 +92,7 @@ class AutomaticPanel:
         self.ui.qualitySelector.connect("currentIndexChanged(int)", lambda _index: self._on_quality())
         self.ui.cleanupBox.connect("toggled(bool)", self._on_cleanup)
         self.ui.keepBox.connect("toggled(bool)", self._on_keep)
+        self.ui.keepEmptyBox.connect("toggled(bool)", self._on_keep_empty)
         self._settings.changed.connect(self._on_setting)
         self._chosen_model.changed.connect(self._show_chosen)
         self.choice.changed.connect(self._show_structures)
@@ -184,6 +186,7 @@ class AutomaticPanel:
             region=None if self.volume is None else self.region.region(self.volume),
             segmentation=self.ui.segmentationSelector.currentNode(),
             keep_corrected=self.ui.keepBox.checked,
+            keep_empty=self.ui.keepEmptyBox.checked,
             looking_at=center_of(self.region.slice_nodes()),
         )
 
@@ -280,6 +283,9 @@ class AutomaticPanel:
 
     def _on_keep(self, wanted: bool) -> None:
         self._settings.keep_corrected = wanted
+
+    def _on_keep_empty(self, wanted: bool) -> None:
+        self._settings.keep_empty = wanted
 
     def _on_setting(self, name: str) -> None:
         if name == "keep_corrected":

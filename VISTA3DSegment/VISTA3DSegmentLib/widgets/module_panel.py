@@ -209,7 +209,7 @@ class ModulePanel:
     # What happens elsewhere
 
     def _on_finished(
-        self, segmentation: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str], notes: Sequence[str]
+        self, segmentation: slicer.vtkMRMLSegmentationNode, _segment_ids: Sequence[str], notes: Sequence[str]
     ) -> None:
         # Another volume may have been chosen meanwhile, with a segmentation of its own.
         if self._parameters is not None and belongs(segmentation, self._parameters.volume):
@@ -217,7 +217,7 @@ class ModulePanel:
         self._show_result()
         if self._is_refining and self._parameters is not None and segmentation is self._parameters.segmentation:
             self.refine.activate(segment_ids)
-        self.results.report(segment_ids, notes)
+        self.results.report(notes)
         self.ui.resultsSection.collapsed = False
         self.automatic.refresh()
 

@@ -59,15 +59,9 @@ class ResultsPanel:
         self.ui.show3DButton.setSegmentationNode(segmentation)
         self._refresh()
 
-    def report(self, segment_ids: Sequence[str], notes: Sequence[str]) -> None:
-        """Say what a run has brought.
-
-        :param notes: sentences of the engine, e.g. about structures that were not found.
-        """
-        done = _("{count} structures were segmented.").format(count=len(segment_ids))
-        if len(segment_ids) == 1:
-            done = _("One structure was segmented.")
-        self.say("\n".join([done, *notes]))
+    def report(self, notes: Sequence[str]) -> None:
+        """Say what a run has brought, in the sentences that it came with."""
+        self.say("\n".join(notes))
 
     def say(self, text: str) -> None:
         """Show what has become of the result."""
