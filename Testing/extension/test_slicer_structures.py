@@ -95,6 +95,48 @@ def test_what_the_chosen_model_does_not_claim_needs_the_full_model(choice: Struc
     assert "another model may" in choice.reason(CT[PANCREAS])
 
 
+def test_a_branch_of_which_nothing_can_be_chosen_says_why(choice: StructureChoice) -> None:
+    organs, vessels = group(choice, "organs"), group(choice, "vessels")
+    assert choice.group_reason(organs) is None
+    choice.use_model("vista3d-ct", (LIVER, PANCREAS), ClaimsInfo(0.5, {}))
+    assert choice.group_reason(organs) is None
+    assert "This needs the full model, see Setup." in choice.group_reason(vessels)
+    choice.check_group(vessels)
+    assert (choice.checked, choice.state_of(vessels)) == ((), NONE)
+
+
+def test_rows_that_cannot_be_chosen_say_why(choice: StructureChoice) -> None:
+    assert choice.row(CT[PANCREAS]) == "Pancreas"
+    choice.use_model("vista3d-ct", (LIVER,))
+    assert choice.row(CT[LIVER]) == "Liver"
+    assert choice.row(CT[PANCREAS]) == "Pancreas (not in this model)"
+    choice.use_model("vista3d-ct", (LIVER,), ClaimsInfo(0.5, {}))
+    assert choice.row(CT[PANCREAS]) == "Pancreas (full model only)"
+    for structure in CT:
+        if not structure.supported:
+            assert choice.row(structure) == f"{structure.display_name} (not available)"
+
+
+def test_a_search_that_leads_nowhere_says_so(choice: StructureChoice) -> None:
+    for text in ("", "  ", "liver", "hep"):
+        assert choice.search_note(text) is None
+    note = choice.search_note(" xyzzy ")
+    assert "'xyzzy'" in note
+    assert "clicks" in note
+    choice.use_model("vista3d-ct", (LIVER,), ClaimsInfo(0.5, {}))
+    assert choice.search_note("pancreas") == "Pancreas: This needs the full model, see Setup."
+    assert choice.search_note("liver") is None
+
+
+def test_a_branch_is_no_favorite(choice: StructureChoice) -> None:
+    choice.toggle_favorite(None)
+    assert choice.groups()[0].key != "favorites"
+    choice.toggle_favorite(PANCREAS)
+    assert choice.is_favorite(CT[PANCREAS])
+    choice.toggle_favorite(PANCREAS)
+    assert not choice.is_favorite(CT[PANCREAS])
+
+
 def test_checking_and_unchecking_is_told_when_it_changes_something(choice: StructureChoice) -> None:
     heard = Heard(choice)
     choice.check([PANCREAS, LIVER])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import time
 
+import qt
 import slicer
 from slicer_harness import screenshot, settle, test, wait_for
 from slicer_scene import EFFECT, MODEL, MODULE, edit, new_scene, open_module, services
@@ -128,3 +129,27 @@ def module_can_be_loaded_anew() -> None:
     editing.activate()
     editing.deactivate()
     open_module()
+
+
+@test
+def branches_of_the_structures_take_every_click() -> None:
+    """A click beside the name of a branch makes no favorite of it, and one without structures stays unchecked."""
+    panel = open_module()
+    tree, choice = panel.automatic.selector.tree, panel.choice
+    try:
+        choice.use_model("vista3d-ct", ())
+        model = tree.ui.treeView.model()
+        for row in range(model.rowCount()):
+            tree._on_clicked(model.index(row, 1))
+            head = model.itemFromIndex(model.index(row, 0))
+            head.setCheckState(qt.Qt.Checked)
+            settle()
+            assert head.checkState() == qt.Qt.Unchecked, f"{head.text()} stays checked"
+            assert not head.isEnabled()
+            assert head.toolTip()
+        tree.begin("xyzzy")
+        assert "xyzzy" in tree.ui.noteLabel.text
+        screenshot("structures_not_found", tree.widget)
+    finally:
+        tree.begin()
+        choice.use_model("vista3d-ct", None)

@@ -104,18 +104,42 @@ class StructureChoice:
 
     def reason(self, structure: Structure) -> str | None:
         """Return why a structure cannot be chosen, a sentence; None if it can."""
+        refusal = self._refusal(structure)
+        return None if refusal is None else refusal[1]
+
+    def group_reason(self, group: Group) -> str | None:
+        """Return why nothing in a branch can be chosen, one or more sentences; None if something can."""
+        reasons = [self.reason(structure) for structure in group.structures]
+        return None if None in reasons else " ".join(dict.fromkeys(reasons))
+
+    def row(self, structure: Structure) -> str:
+        """Return a structure's name as the list shows it: with a few words if it cannot be chosen."""
+        refusal = self._refusal(structure)
+        name = structure.display_name
+        return name if refusal is None else _("{name} ({why})").format(name=name, why=refusal[0])
+
+    def search_note(self, text: str) -> str | None:
+        """Return a sentence about a search that finds nothing, or nothing that can be chosen; None for all others."""
+        found = self.search(text) if text.strip() else []
+        if any(self.reason(structure) is None for structure in found) or not text.strip():
+            return None
+        if found:
+            return f"{found[0].display_name}: {self.reason(found[0])}"
+        sentence = _("No structure is called '{text}'. What has no name here can be segmented with clicks, see Refine.")
+        return sentence.format(text=text.strip())
+
+    def _refusal(self, structure: Structure) -> tuple[str, str] | None:
+        """Return why a structure cannot be chosen, in a few words and in a sentence; None if it can."""
         if not structure.supported:
-            advice = structure.advice
-            return (
-                _("The model was not trained for this; {advice}.").format(advice=advice)
-                if advice
-                else _("The model was not trained for this.")
-            )
+            words, advice = _("not available"), structure.advice
+            if not advice:
+                return words, _("The model was not trained for this.")
+            return words, _("The model was not trained for this; {advice}.").format(advice=advice)
         if self._available is None or structure.index in self._available:
             return None
         if self._claims is not None:
-            return _("This needs the full model, see Setup.")
-        return _("The chosen model does not know this structure; another model may.")
+            return _("full model only"), _("This needs the full model, see Setup.")
+        return _("not in this model"), _("The chosen model does not know this structure; another model may.")
 
     def tooltip(self, structure: Structure) -> str:
         """Return what a structure is: its names and code, and why it cannot be chosen if so."""
@@ -142,6 +166,11 @@ class StructureChoice:
     def is_favorite(self, structure: Structure) -> bool:
         """Whether a structure is a favorite."""
         return structure.index in self._settings.favorites(self._catalogue.name)
+
+    def toggle_favorite(self, index: int | None) -> None:
+        """Make a structure a favorite, or one no longer; None, which stands for a branch, changes nothing."""
+        if index is not None:
+            self.set_favorite(self._catalogue[index], not self.is_favorite(self._catalogue[index]))
 
     def set_favorite(self, structure: Structure, favorite: bool) -> None:
         """Make a structure a favorite, or no longer."""

@@ -92,7 +92,9 @@ class StructureTree:
         self._filter()
 
     def _add_group(self, group: Group) -> None:
-        head = _checkable(group.title)
+        head, reason = _checkable(group.title), self._choice.group_reason(group)
+        head.setEnabled(reason is None)
+        head.setToolTip(reason or "")
         font = self.ui.treeView.font
         font.setBold(True)
         head.setFont(font)
@@ -102,7 +104,7 @@ class StructureTree:
         self._items[group.key] = {one.index: self._add_structure(head, one) for one in group.structures}
 
     def _add_structure(self, head: qt.QStandardItem, structure: Structure) -> qt.QStandardItem:
-        item = _checkable(structure.display_name)
+        item = _checkable(self._choice.row(structure))
         item.setData(structure.index, _INDEX)
         item.setToolTip(self._choice.tooltip(structure))
         item.setIcon(_swatch(structure.color, icon_size(self.widget) * 3 // 4))
@@ -143,6 +145,9 @@ class StructureTree:
                 shown += not hidden
             view.setRowHidden(head.row(), view.rootIndex(), not shown)
             view.setExpanded(head.index(), fitting is not None or key in _SHORTCUTS)
+        note = self._choice.search_note(text)
+        self.ui.noteLabel.text = note or ""
+        self.ui.noteLabel.setVisible(note is not None)
         if fitting:
             self._make_current(self._best())
 
@@ -161,10 +166,9 @@ class StructureTree:
     def _on_item_changed(self, item: qt.QStandardItem) -> None:
         if self._syncing:
             return
-        on = item.checkState() == qt.Qt.Checked
-        index = item.data(_INDEX)
-        indices = [int(index)] if index is not None else list(self._shown_under(item))
-        self._choice.check(indices, on)
+        on, index = item.checkState() == qt.Qt.Checked, _index_of(item)
+        self._choice.check(list(self._shown_under(item)) if index is None else [index], on)
+        self.refresh()  # also where the choice is as it was: what cannot be checked does not stay so
 
     def _shown_under(self, head: qt.QStandardItem) -> Iterator[int]:
         """Yield the structures of a group that the search leaves over."""
@@ -176,9 +180,7 @@ class StructureTree:
 
     def _on_clicked(self, index: Any) -> None:
         if index.column() == 1:
-            item = self._model.itemFromIndex(index.sibling(index.row(), 0))
-            structure = self._choice.catalogue[int(item.data(_INDEX))]
-            self._choice.set_favorite(structure, not self._choice.is_favorite(structure))
+            self._choice.toggle_favorite(_index_of(self._model.itemFromIndex(index.sibling(index.row(), 0))))
 
     def _toggle_best(self) -> None:
         best = self._best() if self.ui.searchBox.text.strip() else None
@@ -188,6 +190,12 @@ class StructureTree:
 
     def _enter_list(self) -> None:
         self.ui.treeView.setFocus()
+
+
+def _index_of(item: qt.QStandardItem) -> int | None:
+    """Return the index of an item's structure; None for a branch."""
+    index = item.data(_INDEX)
+    return None if index is None else int(index)
 
 
 def _checkable(text: str) -> qt.QStandardItem:
