@@ -114,6 +114,42 @@ def test_undo_takes_back_click_and_mask_and_the_points_follow(one):
     assert len(one.session.rows) == 2
 
 
+def test_what_clicks_did_is_known_after_undo_redo_and_a_look_at_another_segment(one):
+    session, editor = one.begin(), one.clicking.editor
+    for place in (PLACES[0], PLACES[1]):
+        one.click(place)
+    both = [row.outcome for row in session.rows]
+    assert None not in both
+    session.delete(1)
+    one.clicking.settle()
+    session.delete_all()
+    one.clicking.settle()
+    editor.Undo()
+    assert [row.outcome for row in session.rows] == both[:1]
+    editor.Undo()
+    assert [row.outcome for row in session.rows] == both
+    editor.Redo()
+    assert [row.outcome for row in session.rows] == both[:1]
+    editor.Undo()
+    other = one.clicking.segmentation_node.GetSegmentation().AddEmptySegment("", "Segment_1")
+    editor.SetCurrentSegmentID(other)
+    one.click(PLACES[2])
+    editor.SetCurrentSegmentID(one.clicking.segment_id)
+    assert [row.outcome for row in session.rows] == both
+
+
+def test_another_object_begins_with_what_belongs_to_it(one):
+    session = one.begin()
+    session.set_positive(False)
+    session.set_structure(None)
+    assert not session.positive
+    added = one.clicking.segmentation_node.GetSegmentation().AddEmptySegment("", "Segment_1")
+    assert not session.positive
+    one.clicking.editor.SetCurrentSegmentID(added)
+    assert session.positive
+    assert one.told["polarity_changed"] == [(), ()]
+
+
 def test_another_segment_has_clicks_of_its_own(one):
     session = one.begin()
     one.click(PLACES[0])
@@ -211,13 +247,18 @@ def test_an_engine_that_is_killed_while_the_volume_is_opened_is_told_once(one):
     assert "engine process ended" in sentence
 
 
-def test_an_engine_that_is_killed_between_clicks_is_told_once(one):
+def test_an_engine_that_is_killed_between_clicks_is_told_once_and_until_the_next_click(one):
     one.begin()
     one.click(PLACES[0])
     one.engine.kill()
     one.loop.run_until(lambda: one.told["failed"])
+    well = []
+    one.session.succeeded.connect(lambda: well.append(1))
     one.loop.run_for(0.3)
     assert len(one.told["failed"]) == 1
+    assert not well
+    one.click(PLACES[1])
+    assert well
 
 
 def test_points_of_the_user_become_clicks(one):

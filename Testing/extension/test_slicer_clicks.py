@@ -47,6 +47,7 @@ def click_lists(draw: st.DrawFn) -> ClickList:
         draw(st.none() | st.tuples(ranges, ranges, ranges)),
         draw(st.text(max_size=12)),
         draw(st.sampled_from(["", EDITED, OLDER, TOO_LARGE, LOST])),
+        tuple(draw(st.lists(st.sampled_from([True, False, None]), max_size=len(found)))),
     )
 
 
@@ -159,6 +160,8 @@ def test_no_edit_makes_a_list_inconsistent(click_list: ClickList, data: st.DataO
     assert 0 <= changed.settled <= len(changed.clicks)
     settled = iter(click_list.clicks[: click_list.settled])
     assert all(click in settled for click in changed.clicks[: changed.settled])  # in their order
+    known = list(zip(changed.clicks, changed.touched, strict=False))
+    assert known == list(zip(click_list.clicks, click_list.touched, strict=False))[: len(known)]
     assert ClickList.from_json(changed.to_json()) == changed
 
 

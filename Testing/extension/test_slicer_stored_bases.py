@@ -84,7 +84,7 @@ def test_a_loaded_scene_takes_clicks_back_as_if_it_had_never_been_closed(clicked
     clicked.volume = clicked.app.scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
     clicked.editor = clicked.app.editor(clicked.node, clicked.volume, "own")
     clicked.segment = clicked.clicked("own")
-    assert [row.settled for row in rows_of(clicked.segment, clicked.segment.clicks(), {})] == [False, False]
+    assert [row.settled for row in rows_of(clicked.segment, clicked.segment.clicks())] == [False, False]
     clicked.delete_all()
     assert_same(clicked.masks(), clicked.before)
 
@@ -137,7 +137,7 @@ def assert_settled(clicked: Clicked, reason: str) -> None:
     present = clicked.masks()
     found = clicked.segment.rebased()
     assert (found.settled, found.reason) == (2, reason)
-    for row in rows_of(clicked.segment, found, {}):
+    for row in rows_of(clicked.segment, found):
         assert row.settled
         assert REASONS[reason] in row.reason[1]
         assert "another tool" not in row.reason[1] or reason == EDITED
@@ -152,7 +152,7 @@ def test_what_was_too_large_is_the_reason_why_clicks_are_settled(clicked: Clicke
     store_base(clicked.node, "liver", noise(clicked))
     store_base(clicked.node, "own", noise(clicked))
     save_and_load(clicked, tmp_path)
-    rows = rows_of(clicked.segment, clicked.segment.clicks(), {})  # before anything is clicked
+    rows = rows_of(clicked.segment, clicked.segment.clicks())  # before anything is clicked
     assert all(REASONS[TOO_LARGE] in row.reason[1] for row in rows)
     assert_settled(clicked, TOO_LARGE)
 
@@ -166,7 +166,7 @@ def test_a_mask_that_was_changed_before_it_was_saved_is_the_base(clicked: Clicke
 def test_a_list_of_an_older_version_keeps_the_loaded_mask(clicked: Clicked, tmp_path: Path) -> None:
     segment = clicked.node.GetSegmentation().GetSegment("own")
     content = json.loads(get_tag(clicked.node, "own", CLICKS_TAG))
-    for name in ("exchange", "reason"):
+    for name in ("exchange", "reason", "touched"):
         del content[name]
     segment.SetTag(CLICKS_TAG, json.dumps(content | {"version": 1}))
     segment.RemoveTag(TAG)

@@ -153,6 +153,12 @@ def test_no_volume_is_no_volume() -> None:
     assert why_unusable(None) == "Choose a volume."
 
 
+def test_sentences_about_nodes_without_a_name_say_so(app: Application) -> None:
+    model = app.scene.AddNode(slicer.vtkMRMLModelNode())
+    model.SetName(None)
+    assert why_unusable(model) == "'(unnamed)' is not a volume; choose a CT volume."
+
+
 def test_only_volumes_that_can_be_used_are_offered(app: Application) -> None:
     good = [app.add_volume((4, 5, 6), affine) for affine in AFFINES.values()]
     for make in BAD:

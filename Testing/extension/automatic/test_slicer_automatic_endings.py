@@ -57,6 +57,14 @@ def test_a_volume_that_is_deleted_ends_the_run(tiny: Running, moment: str) -> No
     assert tiny.segmentations == 0
 
 
+@pytest.mark.parametrize("name", [None, "", "{name}"])
+def test_a_volume_is_named_as_it_is_called(tiny: Running, name: str | None) -> None:
+    tiny.volume.SetName(name)
+    tiny.start()
+    tiny.scene.RemoveNode(tiny.volume)
+    assert tiny.heard.sentence("failed") == f"The volume '{name or '(unnamed)'}' was removed; the run was stopped."
+
+
 def test_a_segmentation_that_is_deleted_ends_the_run(tiny: Running) -> None:
     segmentation, _ids, _notes = tiny.segment()
     tiny.heard.events.clear()

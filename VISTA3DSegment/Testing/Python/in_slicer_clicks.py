@@ -14,6 +14,7 @@ from slicer_scene import (
     look_at,
     mask_of,
     new_scene,
+    open_module,
     pixel_of,
     press_and_release,
     services,
@@ -306,3 +307,26 @@ def hundred_clicks_leave_no_nodes() -> None:
             wait_for(lambda told=told: told, "the click is answered")
     assert len(editing.session.rows) == 100
     assert slicer.mrmlScene.GetNumberOfNodes() == before
+
+
+@test
+def message_about_the_engine_goes_with_the_next_click() -> None:
+    panel = open_module()
+    editing, place = ready()
+    editing.click(place)
+    kill(services().engine.info.pid)
+    message = panel.automatic.message
+    wait_for(lambda: message.text and services().engine.state == "ready", "the engine is back")
+    assert "ended" in message.text, message.text
+    editing.click(tuple(np.add(place, (0.0, 0.0, 2.0))))
+    assert not message.text, message.text
+
+
+@test
+def another_object_begins_with_what_belongs_to_it() -> None:
+    editing, _place = ready()
+    editing.session.set_positive(False)
+    added = editing.node.GetSegmentation().AddEmptySegment("", "Lesion")
+    editing.editor.setCurrentSegmentID(added)
+    settle()
+    assert editing.session.positive, "the next click would remove"

@@ -17,6 +17,7 @@ from VISTA3DCore.imaging.geometry import to_region
 from VISTA3DCore.worker.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
 
 from ..i18n import tr as _
+from ..mrml.names import name_of
 from ..mrml.results import Written, write_in_steps
 from ..mrml.segments import create_segmentation
 from ..mrml.volumes import content_key
@@ -175,7 +176,8 @@ class AutomaticRun:
         opened = self._volumes.opened(request.volume, request.model, request.device)
         if opened is None or content_key(request.volume) != run.content:
             self._discard(result)
-            self._fail(_("'{name}' was changed during the run; nothing was written, start again."), run.names[0])
+            sentence = _("'{name}' was changed during the run; nothing was written, start again.")
+            self._fail(sentence.format(name=run.names[0]))
             return
         self._forecast.learn(request, run.session, result.engine_ms)
         self.progressed(_WRITING, _("Writing the segments"), 0.0)
@@ -236,9 +238,9 @@ class AutomaticRun:
 
     # Endings
 
-    def _fail(self, sentence: str, name: str = "") -> None:
+    def _fail(self, sentence: str) -> None:
         if self._drop():
-            self.failed(sentence.format(name=name) if name else sentence)
+            self.failed(sentence)
 
     def _drop(self) -> bool:
         """End the run, if there is one, and hear nothing of it any more."""
@@ -270,9 +272,9 @@ class AutomaticRun:
         if run is None:
             return
         if node is run.request.volume:
-            self._fail(_("The volume '{name}' was removed; the run was stopped."), run.names[0])
+            self._fail(_("The volume '{name}' was removed; the run was stopped.").format(name=run.names[0]))
         elif node is run.request.segmentation:
-            self._fail(_("The segmentation '{name}' was removed; the run was stopped."), run.names[1])
+            self._fail(_("The segmentation '{name}' was removed; the run was stopped.").format(name=run.names[1]))
 
     def _first_words(self) -> str:
         return _("Opening the volume") if self._engine.state == "ready" else _("Starting the engine")
@@ -280,7 +282,7 @@ class AutomaticRun:
 
 def _names(request: RunRequest) -> tuple[str, str]:
     segmentation = request.segmentation
-    return request.volume.GetName() or "", "" if segmentation is None else segmentation.GetName() or ""
+    return name_of(request.volume), "" if segmentation is None else name_of(segmentation)
 
 
 def _failing_in_words(steps: Generator[None, None, Value]) -> Generator[None, None, Value]:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from VISTA3DCore.errors import VistaError
 
 from ..i18n import tr as _
-from ..mrml.clicks import EDITED, OLDER, TOO_LARGE, ClickList, Position, StoredClick
+from ..mrml.clicks import EDITED, OLDER, TOO_LARGE, ClickList, Position
 
 if TYPE_CHECKING:
     from .clicked_segment import ClickedSegment
@@ -33,24 +33,20 @@ class ClickRow:
     reason: tuple[str, str] = ("", "")
 
 
-def rows_of(
-    segment: ClickedSegment | None, click_list: ClickList, outcomes: Mapping[StoredClick, bool]
-) -> list[ClickRow]:
-    """Return the clicks of a segment, in the order in which they count.
-
-    :param outcomes: whether clicks added or removed something, as far as that is known.
-    """
+def rows_of(segment: ClickedSegment | None, click_list: ClickList) -> list[ClickRow]:
+    """Return the clicks of a segment, in the order in which they count."""
     if segment is None:
         return []
     try:
         places = [segment.world_position(click) for click in click_list.clicks]
     except VistaError:  # under a transform that is not linear; a click tells it
         return []
+    known = zip_longest(places, click_list.clicks, click_list.touched)
     return [
-        ClickRow(place, click.positive, outcomes.get(click), True, _reason(click_list.reason))
+        ClickRow(place, click.positive, touched, True, _reason(click_list.reason))
         if number < click_list.settled
-        else ClickRow(place, click.positive, outcomes.get(click), False)
-        for number, (place, click) in enumerate(zip(places, click_list.clicks, strict=True))
+        else ClickRow(place, click.positive, touched, False)
+        for number, (place, click, touched) in enumerate(known)
     ]
 
 

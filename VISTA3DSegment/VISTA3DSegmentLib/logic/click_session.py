@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import slicer
 
 from ..i18n import tr as _
-from ..mrml.clicks import Position, StoredClick
+from ..mrml.clicks import Position
 from ..mrml.doubtful_mark import DoubtfulMark
 from ..mrml.views import center_slices
 from .choice import Choice
@@ -19,6 +19,7 @@ from .observers import Observers
 from .ownership import Ownership
 from .preparation import Preparation
 from .signals import Signal
+from .trouble import EngineTrouble
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
@@ -63,9 +64,9 @@ class ClickSession:
         self._editor: slicer.vtkMRMLSegmentEditorNode | None = None
         self._ownership = Ownership(lambda: self.active)
         self._editor_observers, self._observers, self._scene_observers = Observers(), Observers(), Observers()
-        self._outcomes: dict[StoredClick, bool] = {}
         self._slowest_ms: float | None = None
         self._positive, self._text, self._told = True, "", False
+        self._trouble = EngineTrouble(engine, refinement.answered)
         self._followed: tuple | None = None
         self._target: tuple[int | None, str | None] = None, None
 
@@ -88,6 +89,7 @@ class ClickSession:
     def close(self) -> None:
         """Follow nothing any more, for good."""
         self._ownership.dissolve()
+        self._trouble.close()
         self.end()
         self._scene_observers.clear()
 
@@ -125,7 +127,6 @@ class ClickSession:
         """Forget what belongs to the scene, also if no effect is active."""
         self.end()
         self._refinement.forget_masks()
-        self._outcomes.clear()
 
     # What is clicked
 
@@ -202,7 +203,7 @@ class ClickSession:
     @property
     def rows(self) -> list[ClickRow]:
         """The clicks, in the order in which they count."""
-        return rows_of(self._refinement.segment, self._refinement.click_list, self._outcomes)
+        return rows_of(self._refinement.segment, self._refinement.click_list)
 
     def click(self, world_ras: Position, opposite: bool = False) -> None:
         """Add a click, world RAS mm.
@@ -281,6 +282,8 @@ class ClickSession:
         if (node, identity, volume, choice) == self._followed:
             return
         former, self._followed = self._followed, (node, identity, volume, choice)
+        if former is not None and former[:2] != (node, identity):
+            self.set_positive(True)  # another object begins with what belongs to it
         self._observe(node)
         self._mark.hide()
         self._refinement.set_target(node, identity, volume, choice.model, choice.device, choice.label_set)
@@ -327,7 +330,8 @@ class ClickSession:
             (refinement.answered, self._on_answered),
             (refinement.failed, self._on_failed),
             (refinement.suggested, self._on_suggested),
-            (self._engine.reported, self._on_reported),
+            (self._trouble.began, self._on_reported),
+            (self._trouble.ended, self.succeeded),
         ]
 
     def _connect(self) -> None:
@@ -349,9 +353,7 @@ class ClickSession:
     def _tell_clicks(self, *_args: object) -> None:
         self.clicks_changed()
 
-    def _on_answered(self, latency_ms: float, engine_ms: float, touched: tuple[bool, ...]) -> None:
-        clicks = self._refinement.click_list.clicks
-        self._outcomes = dict(zip(clicks, touched, strict=False))
+    def _on_answered(self, latency_ms: float, engine_ms: float, _touched: tuple[bool, ...]) -> None:
         self._slowest_ms = max(engine_ms, self._slowest_ms or 0.0)
         self._preparation.succeeded()
         self.succeeded()

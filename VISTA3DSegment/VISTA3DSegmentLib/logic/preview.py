@@ -15,6 +15,7 @@ from VISTA3DCore.errors import VistaError
 from VISTA3DCore.worker.protocol import arrays_in
 
 from ..i18n import tr as _
+from ..mrml.names import name_of
 from ..mrml.results import write_in_steps
 from ..mrml.segments import create_segmentation
 from .stepping import Stepping
@@ -62,7 +63,7 @@ class Preview:
 
     def _made(self, volume_node: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkMRMLSegmentationNode:
         if self.node is None:
-            name = _("{volume} (in progress)").format(volume=volume_node.GetName())
+            name = _("{volume} (in progress)").format(volume=name_of(volume_node))
             self.node = create_segmentation(self._scene, volume_node, name)
             self.node.SetSaveWithScene(False)
             self.node.SetHideFromEditors(True)

@@ -311,9 +311,10 @@ class Refinement:
 
     def _write(self, change: Change, answer: ClickAnswer | None, patch: np.ndarray | None = None) -> None:
         box = None if patch is None else answer.box
+        touched = (False,) * len(change.wanted.clicks) if answer is None else tuple(answer.touched)
         self._writing = True
         try:
-            self._segment.write(self.writer, change.wanted, box, patch)
+            self._segment.write(self.writer, replace(change.wanted, touched=touched), box, patch)
         except VistaError:
             raise
         except Exception as error:  # the writer is code of others; what it raises must not stop all further clicks
@@ -323,7 +324,6 @@ class Refinement:
             self._writing = False
         self._committed, self._running = self._segment.readable_clicks(), None
         self._show()
-        touched = (False,) * len(change.wanted.clicks) if answer is None else answer.touched
         self.answered(change.waited_ms, 0.0 if answer is None else answer.engine_ms, touched)
         self._next()
 

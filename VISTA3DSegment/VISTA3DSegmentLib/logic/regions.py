@@ -14,6 +14,7 @@ from VISTA3DCore.imaging.geometry import apply_affine
 
 from ..i18n import tr as _
 from ..mrml.matrices import to_array
+from ..mrml.names import name_of
 from ..mrml.volumes import ijk_to_world, volume_shape
 
 Corners = tuple[float, float, float, float, float, float]
@@ -36,7 +37,7 @@ def roi_box(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLS
 
     :raises InputError: if it is not placed yet, or misses the volume.
     """
-    name = roi_node.GetName()
+    name = name_of(roi_node)
     size = np.array(roi_node.GetSize())
     if roi_node.GetNumberOfDefinedControlPoints() < 1 or not (size > 0).all():
         raise InputError(_("The region of interest '{name}' is not placed yet; draw it first.").format(name=name))

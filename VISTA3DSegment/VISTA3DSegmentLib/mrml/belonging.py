@@ -19,6 +19,7 @@ from ..i18n import tr as _
 from .boxes import Ranges, intersection
 from .labelmaps import box_of_image, lattice_of, moved, reference_geometry, shift_between
 from .matrices import node_to_world
+from .names import name_of
 from .segments import voxels_to_node
 from .volumes import ijk_to_world, usable_volumes, volume_shape, why_unusable
 
@@ -49,7 +50,7 @@ def mismatch(
     They do not if the segmentation is of another patient, if it is of another volume that is not known to be of the
     same patient, or if the two have no place in common. An empty segmentation is refused for another patient only.
     """
-    names = {"segmentation": segmentation_node.GetName(), "volume": volume_node.GetName()}
+    names = {"segmentation": name_of(segmentation_node), "volume": name_of(volume_node)}
     owner, same = volume_of(segmentation_node), _same_patient(segmentation_node, volume_node)
     if same is False:
         return _("'{segmentation}' is of another patient than '{volume}'; create a new segmentation.").format(**names)
@@ -57,7 +58,7 @@ def mismatch(
         return None
     if owner not in (None, volume_node) and not same:
         sentence = _("'{segmentation}' belongs to '{owner}', not to '{volume}'; create a new segmentation.")
-        return sentence.format(owner=owner.GetName(), **names)
+        return sentence.format(owner=name_of(owner), **names)
     try:
         apart = not _overlap(segmentation_node, volume_node)
     except InputError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import slicer
@@ -90,6 +91,7 @@ class ClickList:
     :param box: voxels of the volume's grid outside of which this mask is the base; None: it is the base everywhere.
     :param exchange: name of what the clicks took from other segments, or gave to them; empty for nothing.
     :param reason: why clicks are settled: one of :data:`EDITED`, :data:`OLDER`, :data:`TOO_LARGE` and :data:`LOST`.
+    :param touched: of the first clicks, whether each of them added or removed something; None: not known.
     :raises InputError: if there are too many clicks.
     """
 
@@ -103,6 +105,7 @@ class ClickList:
     box: Ranges | None = None
     exchange: str = ""
     reason: str = ""
+    touched: tuple[bool | None, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.clicks) > MAX_CLICKS:
@@ -120,7 +123,7 @@ class ClickList:
     def apply(self, edit: Edit) -> ClickList:
         """Return the list after an edit; clicks that are not there any more are passed over.
 
-        A settled click that was changed counts anew, as the last one.
+        A settled click that was changed counts anew, as the last one. What clicks after a changed one do is not known.
         """
         clicks, settled, last = list(self.clicks), self.settled, []
         for old, new in edit.replaced:
@@ -133,7 +136,9 @@ class ClickList:
                 last += [] if new is None else [new]
             else:
                 clicks[place] = new
-        return replace(self, clicks=(*clicks, *last, *edit.added), settled=settled)
+        edited = (*clicks, *last, *edit.added)
+        same = sum(1 for _pair in takewhile(lambda pair: pair[0] == pair[1], zip(self.clicks, edited, strict=False)))
+        return replace(self, clicks=edited, settled=settled, touched=self.touched[:same])
 
     def to_json(self) -> str:
         """Return the value of the tag; it has no ``|``, which would end it in a file."""
@@ -220,7 +225,8 @@ def _checked(content: dict[str, Any]) -> ClickList:
     label_set, base, mask = texts
     exchange, reason = (_text(content.get(name, "")) for name in ("exchange", "reason"))
     empty = bool(content["base_empty"])
-    return ClickList(clicks, structure, label_set, settled, base, mask, empty, ranges, exchange, reason)
+    touched = tuple(_truth(value) for value in content.get("touched", ()))[: len(clicks)]
+    return ClickList(clicks, structure, label_set, settled, base, mask, empty, ranges, exchange, reason, touched)
 
 
 def _click(values: Iterable[float]) -> StoredClick:
@@ -233,6 +239,12 @@ def _range(ends: Iterable[int]) -> tuple[int, int]:
     if start > stop:
         raise ValueError("a range ends before it begins")
     return start, stop
+
+
+def _truth(value: object) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _whole(value: object) -> int:

@@ -12,6 +12,7 @@ from VISTA3DCore.errors import InputError
 
 from ..i18n import tr as _
 from .clicks import ClickList, Edit, Position, StoredClick
+from .names import name_of
 
 POSITIVE_COLOR, NEGATIVE_COLOR = (0.16, 0.80, 0.26), (0.93, 0.18, 0.16)
 
@@ -32,8 +33,8 @@ def positions_of(fiducial_node: slicer.vtkMRMLMarkupsNode) -> tuple[Position, ..
         if _is_defined(fiducial_node, number) and fiducial_node.GetNthControlPointSelected(number)
     ]
     if not numbers:
-        name = fiducial_node.GetName()
-        raise InputError(_("'{name}' has no selected point to take over; place one first.").format(name=name))
+        sentence = _("'{name}' has no selected point to take over; place one first.")
+        raise InputError(sentence.format(name=name_of(fiducial_node)))
     return tuple(tuple(fiducial_node.GetNthControlPointPositionWorld(number)) for number in numbers)
 
 

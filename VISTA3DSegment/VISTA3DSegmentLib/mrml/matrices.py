@@ -10,6 +10,7 @@ import vtk
 from VISTA3DCore.errors import InputError
 
 from ..i18n import tr as _
+from .names import name_of
 
 # Far below any scaling of units in three directions.
 _FLAT = 1e-12
@@ -37,13 +38,13 @@ def node_to_world(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:
         return np.eye(4)
     if not transform.IsTransformToWorldLinear():
         sentence = _("'{name}' has a non-linear transform; harden it in the Transforms module, or remove it.")
-        raise InputError(sentence.format(name=node.GetName()))
+        raise InputError(sentence.format(name=name_of(node)))
     matrix = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(matrix)
     array = to_array(matrix)
     if not np.all(np.isfinite(array)) or abs(np.linalg.det(array)) < _FLAT:
         sentence = _("The transform of '{name}' cannot be inverted; correct it in the Transforms module.")
-        raise InputError(sentence.format(name=node.GetName()))
+        raise InputError(sentence.format(name=name_of(node)))
     return array
 
 

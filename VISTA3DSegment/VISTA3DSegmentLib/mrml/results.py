@@ -34,6 +34,7 @@ from .labelmaps import (
 )
 from .layers import Inside, Steps, Stored, box_of_labels, drained, label_type, parts_of, tell, translated
 from .matrices import node_to_world
+from .names import name_of
 from .planning import Plan, bring, plan_for
 from .segments import (
     add_segment,
@@ -145,7 +146,7 @@ def _check(
     shape = volume_shape(volume_node)
     if labels.shape != shape or any(mask.shape != shape for mask in masks.values()):
         sentence = _("The result does not fit to the volume '{name}', which was changed; start again.")
-        raise InputError(sentence.format(name=volume_node.GetName()))
+        raise InputError(sentence.format(name=name_of(volume_node)))
     require_labelmaps(segmentation_node)
 
 

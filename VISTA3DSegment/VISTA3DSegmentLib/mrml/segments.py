@@ -18,6 +18,7 @@ from ..i18n import tr as _
 from .boxes import Ranges, intersection, shape_of, slices
 from .labelmaps import array_of, box_of_image, lattice_of, moved, resampled, shift_between
 from .matrices import node_to_node, node_to_world
+from .names import name_of
 from .provenance import tag_provenance
 from .tags import INDEX_TAG, get_tag, has_segment, segment_of, set_tag
 from .terminology import LABEL_SET, Codes, coded_structure, codes_of
@@ -58,7 +59,9 @@ def create_segmentation(
     :raises InputError: if the volume has a transform that cannot be used.
     """
     node_to_world(volume_node)
-    name = name or _("{volume} segmentation").format(volume=volume_node.GetName())
+    if name is None:
+        called = volume_node.GetName()
+        name = _("{volume} segmentation").format(volume=called) if called else _("Segmentation")
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
     node.SetAndObserveTransformNodeID(volume_node.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
@@ -129,7 +132,7 @@ def add_segment(
     segment_id = segmentation.GenerateUniqueSegmentID(structure.name.replace(" ", "_"))
     if not segmentation.AddSegment(segment, segment_id):
         sentence = _("'{name}' does not take new segments; create a new segmentation.")
-        raise InputError(sentence.format(name=segmentation_node.GetName()))
+        raise InputError(sentence.format(name=name_of(segmentation_node)))
     return segment_id
 
 
@@ -222,7 +225,7 @@ def require_labelmaps(segmentation_node: slicer.vtkMRMLSegmentationNode) -> None
     source = segmentation_node.GetSegmentation().GetSourceRepresentationName()
     if source != labelmap_name() and segmentation_node.GetSegmentation().GetNumberOfSegments():
         sentence = _("'{name}' is stored as '{kind}'; make 'Binary labelmap' its source in the Segmentations module.")
-        raise InputError(sentence.format(name=segmentation_node.GetName(), kind=source))
+        raise InputError(sentence.format(name=name_of(segmentation_node), kind=source))
 
 
 def voxels_to_node(

@@ -16,6 +16,7 @@ from VISTA3DCore.imaging.geometry import apply_affine
 
 from ..i18n import tr as _
 from .matrices import node_to_world, to_array
+from .names import name_of
 
 # Points are looked up this far apart in a view, and at most so many along a side of it.
 _STEP_MM = 0.75
@@ -49,7 +50,7 @@ def _points(node: slicer.vtkMRMLSliceNode) -> np.ndarray:
     width, height, _depth = node.GetFieldOfView()
     if not (0 < width < math.inf and 0 < height < math.inf):
         raise InputError(
-            _("The slice view '{name}' shows nothing; reset its field of view.").format(name=node.GetName())
+            _("The slice view '{name}' shows nothing; reset its field of view.").format(name=name_of(node))
         )
     counts = [min(math.ceil(side / _STEP_MM), _MOST) for side in (width, height)]
     x, y = (np.linspace(-side / 2, side / 2, count) for side, count in zip((width, height), counts, strict=True))

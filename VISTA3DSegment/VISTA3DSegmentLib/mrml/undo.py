@@ -22,6 +22,7 @@ from .corrections import segment_fingerprints
 from .fingerprints import Fingerprint
 from .labelmaps import array_of, box_of_image, lattice_of, unfilled_image
 from .layers import Stored, drained, erase, parts_of, tell
+from .names import name_of
 from .segments import labelmap_name, labelmap_of, require_labelmaps
 from .tags import has_segment, segment_of
 
@@ -124,7 +125,7 @@ class Change:
         """Remember how the run has left its segments."""
         for segment_id, mask in prints.items():
             node, image = self.segmentation_node, labelmap_of(self.segmentation_node, segment_id)[0]
-            name, clicks = segment_of(node, segment_id).GetName() or "", stored_text(node, segment_id)
+            name, clicks = name_of(segment_of(node, segment_id)), stored_text(node, segment_id)
             self.after[segment_id] = After(name, clicks, mask, lattice_of(image), image.GetMTime())
 
     def changed_since(self) -> list[str]:

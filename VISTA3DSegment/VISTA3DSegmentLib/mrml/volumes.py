@@ -18,6 +18,7 @@ from VISTA3DCore.imaging.volume import Volume, check_affine
 from ..i18n import tr as _
 from .boxes import Shape
 from .matrices import node_to_world, to_array
+from .names import name_of
 
 
 def why_unusable(node: slicer.vtkMRMLNode | None) -> str | None:
@@ -25,7 +26,7 @@ def why_unusable(node: slicer.vtkMRMLNode | None) -> str | None:
     if node is None:
         return _("Choose a volume.")
     if problem := _problem_of_kind(node):
-        return problem.format(name=node.GetName())
+        return problem.format(name=name_of(node))
     try:
         _check_geometry(ijk_to_world(node))
     except InputError as error:

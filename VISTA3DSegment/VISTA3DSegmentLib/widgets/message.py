@@ -51,19 +51,25 @@ class MessageBar:
         """The sentence; empty if there is none."""
         return self._text
 
-    def show(self, sentence: str, kind: str = "error", link: tuple[str, str] | None = None) -> None:
+    def show(self, sentence: str, kind: str = "error", link: tuple[str, str] | None = None, about: str = "") -> None:
         """Show a sentence instead of the present one.
 
         :param kind: ``note``, ``warning`` or ``error``.
         :param link: an address for ``on_link`` and its text, put after the sentence.
+        :param about: what :meth:`settle` withdraws it by.
         """
         size = icon_size(self.widget)
         self._icon.setPixmap(self.widget.style().standardIcon(self._icons[kind]).pixmap(size, size))
-        self._text = sentence
+        self._text, self._about = sentence, about
         self._label.text = escape(sentence) + (f' <a href="{link[0]}">{escape(link[1])}</a>' if link else "")
         self.widget.setVisible(True)
 
+    def settle(self, about: str) -> None:
+        """Withdraw the present sentence if it is about something that has gone well since."""
+        if self._about == about:
+            self.clear()
+
     def clear(self) -> None:
         """Show nothing."""
-        self._text = ""
+        self._text = self._about = ""
         self.widget.setVisible(False)

@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from ..logic.editing import segmentation_to_edit
 from ..logic.setup import READY
 from ..logic.structures import StructureChoice
+from ..logic.trouble import EngineTrouble
 from ..mrml.belonging import belongs, segmentation_for
 from .automatic_panel import AutomaticPanel
 from .refine_panel import RefinePanel
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ..parameters import PanelParameters
 
 _SETUP = "setup"
+# What messages are about.
+_ENGINE, _MODELS = "engine", "models"
 _LOADING_MS = 500
 
 
@@ -46,6 +49,7 @@ class ModulePanel:
         self._gui_tag: int | None = None
         self._observation: int | None = None
         self._entered = self._advised = False
+        self._trouble = EngineTrouble(services.engine, services.automatic.finished, services.refinement.answered)
         self.choice = StructureChoice(services.settings)
         self.automatic = AutomaticPanel(
             services.automatic, self.choice, services.settings, services.chosen_model, self._on_link
@@ -81,7 +85,8 @@ class ModulePanel:
             (self._services.automatic.writing, self.refine.keep_for_undo),
             (self._services.automatic.finished, self._on_finished),
             (self._services.automatic.last_run.undone, self._on_undone),
-            (self._services.engine.reported, self._on_reported),
+            (self._trouble.began, self._on_reported),
+            (self._trouble.ended, lambda: self.automatic.message.settle(_ENGINE)),
             (self._services.engine.noticed, self._on_noticed),
             (self._services.engine.state_changed, self._on_engine_state),
             (self._services.setup.changed, self._on_setup_changed),
@@ -101,6 +106,7 @@ class ModulePanel:
         self.set_parameters(None)
         for signal, listener in self._listeners:
             signal.disconnect(listener)
+        self._trouble.close()
         for part in (self.automatic, self.refine, self.results, self.setup):
             part.cleanup()
         self.automatic.set_scene(None)
@@ -229,7 +235,7 @@ class ModulePanel:
         self.automatic.refresh()
 
     def _on_reported(self, sentence: str) -> None:
-        self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")))
+        self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")), _ENGINE)
 
     def _on_noticed(self, sentence: str) -> None:
         self.automatic.message.show(sentence, "note")
@@ -308,6 +314,7 @@ class ModulePanel:
                 qt.QTimer.singleShot(0, self._ensure_segmentation)  # not while nodes are being removed
 
     def _show_models(self) -> None:
+        self.automatic.message.settle(_MODELS)
         self.automatic.set_models(self._services.models.models)
         self._advise()
         self._load_model()
@@ -328,7 +335,7 @@ class ModulePanel:
 
     def _on_models_failed(self, sentence: str) -> None:
         if not self._services.models.models:
-            self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")))
+            self.automatic.message.show(sentence, "error", (_SETUP, _("Open Setup")), _MODELS)
 
     def _on_model_loaded(self, result: LoadResult) -> None:
         """Offer what the model does; say so if something chosen is not part of it."""

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 
 from VISTA3DCore.errors import VistaError
 
+from ..mrml.names import name_of
 from .dialogs import ask
 from .ui import load
 
@@ -90,7 +91,7 @@ class ResultsPanel:
         tip = _("Bring back the segments that the last run changed, and remove those that it added.")
         if last.can_be_undone:
             tip = _("Bring back the segments of '{name}' that the last run changed, and remove those that it added.")
-            tip = tip.format(name=last.segmentation.GetName())
+            tip = tip.format(name=name_of(last.segmentation))
         self.ui.undoButton.toolTip = tip
 
     def open_statistics(self) -> None:
@@ -121,4 +122,4 @@ class ResultsPanel:
         if self._segmentation is not None:
             count = self._segmentation.GetSegmentation().GetNumberOfSegments()
             text = _("One segment in '{name}'.") if count == 1 else _("{count} segments in '{name}'.")
-            self.ui.summaryLabel.text = text.format(name=self._segmentation.GetName(), count=count)
+            self.ui.summaryLabel.text = text.format(name=name_of(self._segmentation), count=count)

@@ -67,6 +67,7 @@ class SetupPanel:
         self._listeners = [
             (self._setup.changed, self.refresh),
             (self._setup.failed, self.message.show),
+            (self._setup.installed, self.message.clear),
             (self._manager.failed, self.models_message.show),
             (self._manager.finished, self._on_finished),
             (self._doctor.examined, self.show_findings),
@@ -103,6 +104,7 @@ class SetupPanel:
 
     def show_findings(self, findings: Sequence[Finding]) -> None:
         """Say what was found on this computer, problems with a sign."""
+        self.findings_message.clear()
         lines = [("\N{WARNING SIGN} " if one.kind == PROBLEM else "") + one.text for one in findings]
         self.ui.findingsLabel.text = "\n".join(lines)
         self.ui.findingsLabel.setVisible(bool(lines))
