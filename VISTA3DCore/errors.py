@@ -88,7 +88,7 @@ class Cancelled(VistaError):  # noqa: N818 - a decision of the user, not an erro
     code = "cancelled"
     exit_code = 130
 
-    def __init__(self, message: str = "Cancelled; nothing was changed.") -> None:
+    def __init__(self, message: str = "Canceled; nothing was changed.") -> None:
         super().__init__(message)
 
 
@@ -114,4 +114,4 @@ def runtime_errors() -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError):
             how = "install the engine's runtime with: pip install torch monai."
             raise DeviceError(f"{name} is not installed; {how}") from error
-        raise DeviceError(f"{name} is installed but cannot be loaded ({error}); install it anew.") from error
+        raise DeviceError(f"{name} is installed but cannot be loaded ({error}); reinstall it.") from error

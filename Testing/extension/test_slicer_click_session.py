@@ -222,7 +222,7 @@ def test_an_engine_that_is_killed_in_mid_click_is_told_once_and_that_the_click_w
     one.begin()
     one.click(PLACES[0])
     one.session.click(one.clicking.world(PLACES[1]))
-    one.loop.run_until(lambda: one.session.state == "Thinking ...")
+    one.loop.run_until(lambda: one.session.state == "Computing…")
     one.engine.kill()
     one.clicking.settle()
     one.loop.run_for(0.3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,6 +239,12 @@ def test_a_full_disk_is_one_sentence(under_test: EngineUnderTest) -> None:
         "The model 'mini' cannot segment 'x' (Dice 0.41 in validation) well enough; nearest to it, it offers y and z. "
         "Use the full model: `vista3d models download vista3d-ct`.",
         "'f' is the model 'm', which need not be imported: use it by its path (--model f).",
+        "The device 'cuda:1' is not available; use 'auto' or 'cpu'.",
+        "The 8.0 GiB of memory are too little for the full model on a CT; use 'mini' or a region.",
+        "The disk of 'f' is too full: 9 MB are needed. Free some space or set VISTA3D_HOME to another folder.",
+        "'h' cannot be reached (e); check the connection and the proxy (HTTPS_PROXY), or bring the file on a USB drive "
+        "and use `vista3d models import FILE`.",
+        "The model 'mini' was not trained for clicks; use vista3d-ct for them.",
     ],
 )
 def test_commands_to_type_become_buttons(sentence: str) -> None:
@@ -245,6 +252,7 @@ def test_commands_to_type_become_buttons(sentence: str) -> None:
     assert "vista3d models" not in words
     assert "--" not in words
     assert "pip " not in words
+    assert not re.search(r"'(auto|cpu|cuda|mini|vista3d-ct)|VISTA3D_HOME|HTTPS_PROXY", words), words
     assert_sentence(words)
 
 

@@ -48,7 +48,7 @@ def test_a_good_computer_has_no_problem() -> None:
     [
         (None, "PyTorch is not installed yet"),
         ({**TORCH, "gpus": [], "cuda": None}, "There is no GPU that PyTorch can use"),
-        ({**TORCH, "gpus": [{**GPU, "memory_gib": 3.9}]}, "has 3.9 GB of memory, which is little"),
+        ({**TORCH, "gpus": [{**GPU, "memory_gib": 3.9}]}, "has only 3.9 GB of memory"),
     ],
 )
 def test_what_is_worth_knowing(torch: dict[str, Any] | None, words: str) -> None:

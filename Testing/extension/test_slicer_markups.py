@@ -228,5 +228,5 @@ def test_points_of_the_user_are_read_in_world_coordinates(world: Scene) -> None:
 
 def test_a_list_without_points_says_so(world: Scene) -> None:
     node: slicer.vtkMRMLMarkupsFiducialNode = world.scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "F")
-    with pytest.raises(InputError, match="'F' has no selected point to take over; place one first"):
+    with pytest.raises(InputError, match="'F' has no selected point; place one first"):
         positions_of(node)

@@ -20,6 +20,7 @@ from VISTA3DSegmentLib.logic.structures import StructureChoice
 
 NAME = "vista3d-ct"
 ENTRY = REGISTRY[NAME]
+TITLE = "VISTA3D for CT (NV-Segment-CT)"
 CONTENT = bytes(range(256)) * 32_000  # 8 MB
 
 
@@ -100,7 +101,7 @@ def test_a_model_comes_after_its_licence_was_read(managing: Managing) -> None:
 def test_a_download_tells_how_far_it_is_and_how_it_ended(managing: Managing) -> None:
     managing.manager.download(NAME, accept_licence=True)
     managing.wait("finished", "failed")
-    assert managing.heard.sentence("finished") == f"The model '{NAME}' is ready."
+    assert managing.heard.sentence("finished") == f"The model '{TITLE}' is ready."
     assert any("MB" in text for _fraction, text, _remaining in managing.heard.all("progressed"))
     assert managing.heard.all("busy_changed") == [(NAME,), ("",)]
     managing.heard.events.clear()
@@ -152,7 +153,7 @@ def test_a_broken_model_is_told_and_deleted(managing: Managing) -> None:
     assert_sentence(managing.heard.sentence("failed"))
     managing.manager.delete(NAME)
     managing.work()
-    assert managing.heard.sentence("finished") == f"The model '{NAME}' was deleted."
+    assert managing.heard.sentence("finished") == f"The model '{TITLE}' was deleted."
     assert not path.exists()
 
 

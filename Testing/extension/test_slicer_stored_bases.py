@@ -128,7 +128,7 @@ REASONS = {
     EDITED: "Something else has changed the segment after this click",
     OLDER: "An older version of VISTA3D",
     TOO_LARGE: "too large to be stored with the scene (more than 256 kB)",
-    LOST: "not known any more",
+    LOST: "no longer known",
 }
 
 

@@ -233,7 +233,7 @@ def test_millimetres_are_accepted_however_they_are_written(tmp_path: Path, units
 
 @pytest.mark.parametrize("units", ["um", "cm", ["cm", "UCUM", "centimeter"], ["mm", "mm", "cm"], [], None, 3])
 def test_other_units_are_refused(tmp_path: Path, units: object) -> None:
-    with pytest.raises(InputError, match="must be in millimetres"):
+    with pytest.raises(InputError, match="must be in millimeters"):
         read_markups(_json(tmp_path / "a.mrk.json", _list([1, 2, 3], coordinateUnits=units)))
 
 

@@ -267,14 +267,14 @@ def test_unreadable_files(tmp_path: Path, volume: Volume, ours: Path) -> None:
     ):
         assert old in content
         (tmp_path / name).write_bytes(content.replace(old, new))
-        with pytest.raises(InputError, match=f"'{name}'.* save it anew in Slicer"):
+        with pytest.raises(InputError, match=f"'{name}'.* save it again in Slicer"):
             read_mask(tmp_path / name, volume, catalogue()["liver"])
     (tmp_path / "short.seg.nrrd").write_bytes(content[: len(content) - 40])
     with pytest.raises(InputError, match=r"'short.seg.nrrd'"):
         read_mask(tmp_path / "short.seg.nrrd", volume, catalogue()["liver"])
     colour = sitk.Image([4, 4, 4], sitk.sitkVectorUInt8, 3)
     sitk.WriteImage(colour, str(tmp_path / "colour.mha"))
-    with pytest.raises(InputError, match="colour or vector image"):
+    with pytest.raises(InputError, match="color or vector image"):
         read_mask(tmp_path / "colour.mha", volume)
 
 

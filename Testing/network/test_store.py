@@ -121,7 +121,7 @@ def test_the_model_card_counts_where_there_is_no_licence_file(store: ModelStore,
 
 def test_without_a_licence_text_nothing_is_downloaded(store: ModelStore, hub: Hub) -> None:
     del hub.files[f"/acme/narrow/resolve/{COMMIT}/LICENSE"]
-    with pytest.raises(ModelError, match="licence text of 'narrow' is not at its source"):
+    with pytest.raises(ModelError, match="license text of 'narrow' is not at its source"):
         store.download("narrow", accept_licence=True)
     assert files(store.home) == ["models/.narrow.lock"]
 

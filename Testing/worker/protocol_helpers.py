@@ -129,7 +129,7 @@ def segment(params):
         notify("$/progress", id=params["id"], fraction=0.5, stage="Working", message=f"window {step}", remaining_s=None)
         time.sleep(0.01)
         if params["id"] in cancelled:
-            raise ValueError(-32008, "cancelled", "Cancelled; nothing was changed.")
+            raise ValueError(-32008, "cancelled", "Canceled; nothing was changed.")
     count = shape[0] * shape[1] * shape[2]
     return {"labels": array(shape, "<u2", b"\1\0" * count), "masks": {"3": array(shape, "|b1", b"\1" * count)},
             "structures": [1, 3], "provenance": {"model": state["model"]}, "notes": []}

@@ -223,12 +223,12 @@ class TestOutOfMemory:
         return Segmenter.from_pretrained(tiny_model).open(phantom)
 
     def test_the_engine_steps_down_and_says_so(self, session, expected):
-        with pytest.warns(SlowerWarning, match="goes on on the CPU, more slowly"):
+        with pytest.warns(SlowerWarning, match="continues on the processor, more slowly"):
             found = session.segment("liver", streaming=True)
         np.testing.assert_array_equal(found.labels, expected.segment("liver").labels)
 
     def test_then_memory_is_freed_and_the_request_repeated(self, session, expected):
-        with pytest.warns(SlowerWarning, match="this one is tried once more"):
+        with pytest.warns(SlowerWarning, match="this request is tried once more"):
             found = session.segment("spleen", streaming=True)
         np.testing.assert_array_equal(found.labels, expected.segment("spleen").labels)
 
@@ -239,7 +239,7 @@ class TestOutOfMemory:
     def test_and_the_session_is_as_before(self, session, expected, phantom):
         np.testing.assert_array_equal(session.segment("liver", streaming=True).labels, expected.segment("liver").labels)
         clicks = [Click(centre_of(phantom))]
-        with pytest.warns(SlowerWarning, match="this one is tried once more"):
+        with pytest.warns(SlowerWarning, match="this request is tried once more"):
             found = session.click("lung tumor", clicks)
         np.testing.assert_array_equal(found.mask, expected.click("lung tumor", clicks).mask)
 

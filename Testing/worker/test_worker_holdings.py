@@ -112,7 +112,7 @@ def test_then_whole_volumes_go_and_say_so_when_they_are_asked_for(holdings, memo
     memory.sessions[2].caches = 13 * GB
     holdings.make_room(c.segmenter, c)
     assert holdings.sessions == (b.id, c.id)
-    with pytest.raises(UnknownSessionError, match="'a' was closed because memory got short; open it again"):
+    with pytest.raises(UnknownSessionError, match="'a' was closed because memory ran low; open it again"):
         holdings.find(a.id)
 
 

@@ -159,7 +159,7 @@ class Region:
     def __post_init__(self) -> None:
         low, high = np.asarray(self.minimum, dtype=float), np.asarray(self.maximum, dtype=float)
         if low.shape != (3,) or high.shape != (3,) or not np.all(np.isfinite([low, high])):
-            raise InputError("A region needs six finite numbers: minimum R A S and maximum R A S in millimetres.")
+            raise InputError("A region needs six finite numbers: minimum R A S and maximum R A S in millimeters.")
         if np.any(low > high):
             raise InputError("The region's minimum exceeds its maximum; give minimum R A S, then maximum R A S.")
 
@@ -177,7 +177,7 @@ class Region:
         if np.any(stop <= start):
             raise InputError(
                 f"The region lies outside the volume, which covers {coverage(affine, shape)}; it is given in RAS "
-                "millimetres."
+                "millimeters."
             )
         return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
 
@@ -191,5 +191,5 @@ def to_region(roi: Region | Sequence[float] | None) -> Region | None:
         return roi
     numbers = np.asarray(list(roi), dtype=float)
     if numbers.shape != (6,):
-        raise InputError("A region needs six numbers: minimum R A S, then maximum R A S in millimetres.")
+        raise InputError("A region needs six numbers: minimum R A S, then maximum R A S in millimeters.")
     return Region(tuple(numbers[:3].tolist()), tuple(numbers[3:].tolist()))

@@ -58,7 +58,7 @@ def from_sitk(image: sitk.Image, name: str) -> tuple[np.ndarray, np.ndarray]:
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
     if image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"'{name}' is a colour or vector image; a CT in Hounsfield units is needed.")
+        raise InputError(f"'{name}' is a color or vector image; a CT in Hounsfield units is needed.")
     if image.GetDimension() != 3:
         raise InputError(f"'{name}' has {image.GetDimension()} dimensions; a volume with three is needed.")
     return sitk.GetArrayFromImage(image).T, _affine_of(image)

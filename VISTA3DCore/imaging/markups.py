@@ -224,7 +224,7 @@ def _check_units(units: object, path: Path) -> None:
     """Check the unit: its UCUM code, or code, coding scheme and meaning."""
     coded = isinstance(units, list) and units[:2] == ["mm", "UCUM"]
     if not coded and units not in ("mm", ["mm"] * 3):
-        raise InputError(f"'{path.name}' gives positions in {ascii(units)[:40]}; they must be in millimetres ('mm').")
+        raise InputError(f"'{path.name}' gives positions in {ascii(units)[:40]}; they must be in millimeters ('mm').")
 
 
 def _position(values: object, signs: tuple[float, float, float], number: int, path: Path) -> tuple[float, float, float]:

@@ -89,7 +89,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             while file.read(_CHUNK_BYTES):
                 pass  # gzip compares its checksum only at the end of the stream
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
-        raise InputError(f"'{path.name}' is damaged or incomplete; get it again.") from error
+        raise InputError(f"'{path.name}' is damaged or incomplete; download or copy it again.") from error
     return array, _affine(header, path)
 
 
@@ -135,7 +135,7 @@ def _shape(header: dict[str, tuple], path: Path) -> tuple[int, ...]:
 def _read_array(file: BinaryIO, header: dict[str, tuple], order: str, path: Path) -> np.ndarray:
     code = header["datatype"][0]
     if code not in _DTYPES:
-        kind = "a colour image" if code in _COLOUR_CODES else f"of an unsupported type (code {code})"
+        kind = "a color image" if code in _COLOUR_CODES else f"of an unsupported type (code {code})"
         raise InputError(f"'{path.name}' is {kind}; a CT in Hounsfield units is needed.")
     shape = _shape(header, path)
     dtype = np.dtype(order + _DTYPES[code])
@@ -151,7 +151,9 @@ def _read_exactly(file: BinaryIO, count: int, path: Path) -> np.ndarray:
         chunk = file.read(min(count - len(data), _CHUNK_BYTES))
         if not chunk:
             missing = count - len(data)
-            raise InputError(f"'{path.name}' is incomplete ({missing:,} of {count:,} bytes are missing); get it again.")
+            raise InputError(
+                f"'{path.name}' is incomplete ({missing:,} of {count:,} bytes are missing); download or copy it again."
+            )
         data += chunk
     return np.frombuffer(data, dtype=np.uint8)
 

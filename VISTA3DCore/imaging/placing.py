@@ -42,7 +42,7 @@ def place(labels: np.ndarray, affine: np.ndarray, volume: Volume, name: str, res
     else:
         raise InputError(
             f"'{name}' has another geometry than the image ({_difference(to_image, affine, volume)}); "
-            "add --resample-base to resample it by nearest neighbour."
+            "add --resample-base to resample it by nearest neighbor."
         )
     return placed
 

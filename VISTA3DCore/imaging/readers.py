@@ -66,7 +66,7 @@ def check_ct(volume: Volume) -> list[str]:
         raise InputError(f"All voxels of the image have the same value ({lowest:g}); there is nothing to segment.")
     if (lowest >= 0 and highest <= 255) or highest - lowest < _LEAST_SPAN:
         raise InputError(
-            f"The image's values run from {lowest:g} to {highest:g}, so it was normalised or is not a CT; "
+            f"The image's values run from {lowest:g} to {highest:g}, so it was normalized or is not a CT; "
             "give the CT in Hounsfield units."
         )
     if lowest >= 0:

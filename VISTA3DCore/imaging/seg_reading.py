@@ -239,9 +239,9 @@ def _slicer_segments(entries: Mapping[str, str], layers: int, name: str) -> list
     try:
         segments = [_slicer_segment(number, described[number]) for number in sorted(described)]
     except ValueError as error:
-        raise InputError(f"The header of '{name}' describes its segments wrongly; save it anew in Slicer.") from error
+        raise InputError(f"The header of '{name}' describes its segments wrongly; save it again in Slicer.") from error
     if any(not 0 <= segment.layer < layers for segment in segments):
-        raise InputError(f"'{name}' lacks layers that its header names; save it anew in Slicer.")
+        raise InputError(f"'{name}' lacks layers that its header names; save it again in Slicer.")
     return segments
 
 
@@ -285,7 +285,7 @@ def _codes(entry: str) -> tuple[str, ...]:
 def _label_segments(layers: list[np.ndarray], name: str) -> tuple[list[np.ndarray], list[StoredSegment]]:
     """Return a label map as the only layer, and its labels."""
     if len(layers) != 1:
-        raise InputError(f"'{name}' is a colour or vector image; give a label map or a .seg.nrrd file.")
+        raise InputError(f"'{name}' is a color or vector image; give a label map or a .seg.nrrd file.")
     values = _labels(layers[0], name)
     if _is_mask(values) and values != [1]:
         return layers, [StoredSegment(str(values[0]), values[0], id=str(values[0]))]

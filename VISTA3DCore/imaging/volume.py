@@ -47,7 +47,7 @@ class Volume:
 
     @property
     def spacing(self) -> tuple[float, float, float]:
-        """Voxel spacing along i, j, k in millimetres."""
+        """Voxel spacing along i, j, k in millimeters."""
         return tuple(float(length) for length in spacing_of(self.affine))
 
     @classmethod

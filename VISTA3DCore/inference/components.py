@@ -36,7 +36,7 @@ def label_components(mask: np.ndarray, connectivity: int = 26) -> tuple[np.ndarr
     if mask.ndim != 3:
         raise InputError(f"Components are searched in three dimensions; the mask has {mask.ndim}.")
     if connectivity not in CONNECTIVITIES:
-        raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbours.")
+        raise InputError(f"A connectivity of {connectivity} is not possible; use 6 or 26 neighbors.")
     order = memory_order(mask)
     in_memory_order = mask.transpose(order)
     labels = np.zeros(in_memory_order.shape, dtype=np.int32)

@@ -52,9 +52,9 @@ def _present(name: str) -> torch.device:
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = counts.get(device.type, 0)
     if count == 0:
-        raise DeviceError(f"The device '{name}' is not there; use 'auto' or 'cpu'.")
+        raise DeviceError(f"The device '{name}' is not available; use 'auto' or 'cpu'.")
     if (device.index or 0) >= count:
-        raise DeviceError(f"The device '{name}' is not there; the last one is '{device.type}:{count - 1}'.")
+        raise DeviceError(f"The device '{name}' is not available; the last one is '{device.type}:{count - 1}'.")
     if device.type != "cpu" and (problem := _problem(device)) is not None:
         raise DeviceError(f"The device '{name}' does not work here ({problem}); use 'auto' or 'cpu'.")
     return device

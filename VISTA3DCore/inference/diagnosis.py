@@ -212,7 +212,9 @@ def _problems(report: dict[str, Any]) -> list[str]:
     elif torch and not torch["gpus"] and report["nvidia"]:
         problems.append(_unused_card(report["nvidia"][0], torch))
     if (system["ram_gib"] or _NEEDED_RAM_GIB) < _NEEDED_RAM_GIB:
-        problems.append(f"{system['ram_gib']} GiB of memory are little for the full model; use 'mini' or a region.")
+        problems.append(
+            f"The {system['ram_gib']} GiB of memory are too little for the full model on a CT; use 'mini' or a region."
+        )
     if system["disk_free_gib"] < _NEEDED_DISK_GIB:
         problems.append(f"Only {system['disk_free_gib']} GiB are free in {system['data_folder']}; a model needs 2.")
     return problems
@@ -221,7 +223,7 @@ def _problems(report: dict[str, Any]) -> list[str]:
 def _unused_card(card: dict[str, str], torch: dict[str, Any]) -> str:
     """Return why an NVIDIA card stays idle, and what to do."""
     if torch["cuda"] is None:
-        return f"The {card['name']} stays unused: PyTorch {torch['version']} is built without CUDA; install it anew."
+        return f"The {card['name']} is not used: PyTorch {torch['version']} is built without CUDA; reinstall it."
     return (
         f"The {card['name']} stays unused: PyTorch {torch['version']} (CUDA {torch['cuda']}) cannot use it with driver "
         f"{card['driver']}; update the driver."

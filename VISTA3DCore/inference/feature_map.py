@@ -370,5 +370,5 @@ class FeaturePass:
 
 def warn_of_the_cpu() -> None:
     """Tell the user why everything takes longer from here on."""
-    sentence = "The memory of the computing device ran out; the work goes on on the CPU, more slowly."
+    sentence = "The GPU ran out of memory; the work continues on the processor, more slowly."
     warnings.warn(sentence, SlowerWarning, stacklevel=2)

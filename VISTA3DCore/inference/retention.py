@@ -70,7 +70,7 @@ class FeatureStore:
             progress = progress.part(0.9, 1.0)
         features = self._features[key]
         for block in features.blocks(cuts_of(layout) if in_rows else None):
-            progress.update(block.start / features.boundaries[-1], "Labelling")
+            progress.update(block.start / features.boundaries[-1], "Labeling")
             yield block
 
     def _pass(

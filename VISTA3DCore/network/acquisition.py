@@ -50,7 +50,7 @@ def fetch_licence(folder: ModelFolder, remote: RemoteFile | None = None) -> str:
     texts = (fetch_text(replace(remote, url=url)) for url in _licence_urls(folder.entry, remote))
     text = next((text for text in texts if text), None)
     if text is None:
-        raise ModelError(f"The licence text of '{folder.entry.name}' is not at its source ({remote.url}).")
+        raise ModelError(f"The license text of '{folder.entry.name}' is not at its source ({remote.url}).")
     folder.keep_licence(text)
     about = {"name": folder.entry.name, "revision": remote.revision, **hub_facts(folder.entry, remote)}
     write_sidecar(folder.target(), {**folder.facts(), **about})

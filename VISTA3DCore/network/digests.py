@@ -46,7 +46,7 @@ def require_hash(name: str, digest: Digest, sha256: str | None, md5: str | None)
         if expected is not None and expected.lower() != computed:
             raise ModelError(
                 f"'{name}' is damaged or not the published file: its {kind} is {computed} instead of {expected}; "
-                "get it again."
+                "download it again."
             )
 
 

@@ -240,8 +240,8 @@ class _Transfer:
         if not self._connected:
             return unreachable(self.remote.url, error)
         return (
-            f"The download of '{self.target.name}' broke off after {self._hasher.size / 1e6:.1f} MB ({error}); "
-            "start it again and it will go on from there."
+            f"The download of '{self.target.name}' stopped after {self._hasher.size / 1e6:.1f} MB ({error}); "
+            "start it again to continue from there."
         )
 
 
@@ -281,7 +281,7 @@ def refusal(status: int) -> str:
     if status in (401, 403):
         return f"access denied (HTTP {status}); log in with an account that may read it, or set HF_TOKEN."
     if status == 404:
-        return "it is not there (HTTP 404); update VISTA3D, or import the file with `vista3d models import FILE`."
+        return "it does not exist (HTTP 404); update VISTA3D, or import the file with `vista3d models import FILE`."
     return f"HTTP {status}; try again later."
 
 
@@ -290,7 +290,7 @@ def unreachable(url: str, error: Exception) -> str:
     host = urllib.parse.urlsplit(url).netloc
     return (
         f"'{host}' cannot be reached ({_reason(error)}); check the connection and the proxy (HTTPS_PROXY), or bring "
-        "the file on a stick and use `vista3d models import FILE`."
+        "the file on a USB drive and use `vista3d models import FILE`."
     )
 
 

@@ -113,7 +113,7 @@ def error_from(exception: BaseException) -> dict[str, Any]:
     """Return the JSON-RPC error object of an exception; whatever is no :class:`VistaError` is an internal error."""
     if not isinstance(exception, VistaError):
         about = f"{type(exception).__name__}: {exception}".splitlines()[0][:300]
-        exception = InternalError(f"The engine failed in a way that it should not ({about}); its log tells more.")
+        exception = InternalError(f"The engine failed unexpectedly ({about}); see its log for details.")
     word = next(one.code for one in type(exception).__mro__ if getattr(one, "code", None) in ERROR_CODES)
     return {
         "code": ERROR_CODES[word],

@@ -134,7 +134,7 @@ class Holdings:
             return self._sessions[id_]
         if id_ in self._evicted:
             raise UnknownSessionError(
-                f"The volume '{self._evicted[id_]}' was closed because memory got short; open it again."
+                f"The volume '{self._evicted[id_]}' was closed because memory ran low; open it again."
             )
         raise UnknownSessionError("The volume is not open in the engine; open it again.")
 

@@ -369,7 +369,8 @@ def _blame(volume: _Volume) -> None:
     volume.crashes += 1
     if volume.crashes > 1:
         volume.error = WorkerGoneError(
-            f"The engine process ended twice while it opened the volume '{volume.params.name}' again; open it anew."
+            f"The engine process ended twice while it opened the volume '{volume.params.name}' again; "
+            "close other programs, then open it once more."
         )
 
 

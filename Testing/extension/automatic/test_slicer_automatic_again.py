@@ -85,7 +85,7 @@ def test_scripts_keep_corrections_unless_they_say_otherwise(tiny: Running) -> No
     assert np.array_equal(read_mask(segmentation, liver, tiny.volume), corrected)
     assert read_clicks(segmentation, spleen) == clicks
     assert len(ids) == 3
-    assert "Kept as you corrected them: Liver, Spleen." in notes
+    assert "Kept because you corrected them: Liver, Spleen." in notes
     tiny.segment(segmentation=segmentation, keep_corrected=False)
     assert not read_mask(segmentation, liver, tiny.volume)[CORNER].all()
     assert not read_clicks(segmentation, spleen)

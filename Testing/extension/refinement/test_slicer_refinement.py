@@ -319,10 +319,10 @@ def test_preparing_encodes_the_window_of_the_next_click(clicking: Clicking) -> N
     clicking.refinement.state_changed.connect(states.append)
     clicking.refinement.warm(clicking.world(PLACES[0]))
     clicking.loop.run_until(lambda: states and states[-1] == "")
-    assert states[0] == "Getting ready ..."
+    assert states[0] == "Getting ready…"
     clicking.click(PLACES[0])
     assert clicking.mask().any()
-    assert states[-2:] == ["Thinking ...", ""]
+    assert states[-2:] == ["Computing…", ""]
     assert clicking.sentences == []
 
 

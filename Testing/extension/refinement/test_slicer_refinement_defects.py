@@ -117,7 +117,7 @@ def test_clicks_that_the_engine_took_along_are_counted(clicking: Clicking) -> No
     clicking.refinement.state_changed.connect(states.append)
     for place in PLACES[1:]:
         clicking.refinement.add(clicking.world(place))
-    clicking.loop.run_until(lambda: "Thinking ..." in states)
+    clicking.loop.run_until(lambda: "Computing…" in states)
     clicking.under_test.kill()
     clicking.settle()
     (sentence,) = clicking.sentences

@@ -224,7 +224,7 @@ def test_the_engine_is_killed_in_mid_click(clicking: Clicking) -> None:
     clicking.refinement.state_changed.connect(states.append)
     clicking.refinement.add(clicking.world(PLACES[1]))
     clicking.refinement.add(clicking.world(PLACES[2]))
-    clicking.loop.run_until(lambda: "Thinking ..." in states)
+    clicking.loop.run_until(lambda: "Computing…" in states)
     clicking.under_test.kill()
     clicking.settle()
     assert len(clicking.sentences) == 1

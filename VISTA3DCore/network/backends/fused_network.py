@@ -183,7 +183,7 @@ class Rebuilder:
     def normalisation(self, layer: nn.Module) -> Normalisation:
         """Rebuild an instance normalisation."""
         if not isinstance(layer, nn.InstanceNorm3d) or layer.track_running_stats:
-            raise UnknownLayerError(f"{type(layer).__name__} is not an instance normalisation")
+            raise UnknownLayerError(f"{type(layer).__name__} is not an instance normalization")
         if not layer.affine:
             return Normalisation(epsilon=layer.eps)
         weight, bias = (one.detach().to(self._device, torch.float32) for one in (layer.weight, layer.bias))

@@ -57,10 +57,10 @@ def _reason(reason: str) -> tuple[str, str]:
             _("older than an edit"),
             _("Something else has changed the segment after this click: another tool, or clicks on another segment."),
         ),
-        OLDER: (_("from an older version"), _("An older version of VISTA3D, which computed otherwise, stored it.")),
+        OLDER: (_("from an older version"), _("An older version of VISTA3D stored it under another rule.")),
         TOO_LARGE: (
             _("older than the file"),
             _("The mask from before this click was too large to be stored with the scene (more than 256 kB)."),
         ),
-    }.get(reason, (_("older than the mask"), _("The mask from before this click is not known any more.")))
-    return words, sentence + " " + _("The click still tells what is meant, but adds and removes nothing any more.")
+    }.get(reason, (_("older than the mask"), _("The mask from before this click is no longer known.")))
+    return words, sentence + " " + _("The click still shows what is meant, but no longer adds or removes anything.")

@@ -105,9 +105,9 @@ def _card(gpu: dict[str, Any]) -> Finding:
     if gpu["memory_gib"] < _ENOUGH_GPU_GIB:
         return Finding(
             NOTE,
-            _(
-                "The {name} has {size} GB of memory, which is little; large volumes go on more slowly on the processor."
-            ).format(**facts),
+            _("The {name} has only {size} GB of memory; large volumes continue on the processor, more slowly.").format(
+                **facts
+            ),
         )
     return Finding(FINE, _("The {name} with {size} GB of memory is used.").format(**facts))
 

@@ -25,6 +25,7 @@ from VISTA3DCore.worker.protocol import (
 
 from ..i18n import tr as _
 from .signals import Signal
+from .wording import short_title, title_of
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.client import ProgressEvent
@@ -111,7 +112,7 @@ class ModelManager:
 
     def _work(self, method: str, params: Params, name: str, done: str) -> None:
         if self._busy:
-            self.failed(_("'{name}' is being worked on; wait for it, or cancel it.").format(name=self._busy))
+            self.failed(_("'{name}' is in progress; wait for it, or cancel it.").format(name=title_of(self._busy)))
             return
         self._set_busy(name)
         self._pending = self._housekeeping.request(
@@ -130,14 +131,14 @@ class ModelManager:
         self._set_busy("")
         self.refresh()
         model = None if result is None else result.model
-        about = {"name": name, "detail": ""} if model is None else {"name": model.name, "detail": model.detail}
-        self.finished(sentence.format(**about))
+        title, detail = (title_of(name), "") if model is None else (short_title(model.title), model.detail)
+        self.finished(sentence.format(name=title, detail=detail))
 
     def _on_work_failed(self, error: VistaError) -> None:
         self._set_busy("")
         self.refresh()
         if isinstance(error, Cancelled):
-            self.finished(_("Stopped; what has arrived of a download is kept."))
+            self.finished(_("Stopped; the part that was downloaded is kept."))
         else:
             self._on_failed(error)
 

@@ -281,7 +281,7 @@ class Refinement:
     def prepare(self, click_list: ClickList | None, on_ready: OnPrepared, on_error: OnError) -> Pending:
         """Open the volume, hand over the base of a click list (if there is one), and tell the user of it."""
         if not self._asking.is_open(self._segment):
-            self.state_changed(_("Getting ready ..."))
+            self.state_changed(_("Getting ready…"))
         base = None if click_list is None or click_list.base_empty else click_list.base
         return self._asking.prepare(self._segment, base, on_ready, on_error, self._on_progress)
 
@@ -290,7 +290,7 @@ class Refinement:
         self.state_changed(text.format(stage=event.stage, percent=round(100 * event.fraction)))
 
     def _ask(self, change: Change, session: str, base: ArrayRef | None) -> None:
-        self.state_changed(_("Thinking ..."))
+        self.state_changed(_("Computing…"))
         callbacks = partial(self._on_answer, change), partial(self._fail, change)
         try:
             change.pending = self._asking.click(self._segment, change.wanted, session, base, *callbacks)

@@ -61,7 +61,7 @@ class RunRequest:
         if not self.structures:
             return _("Choose at least one structure.")
         if not self.model:
-            return _("Choose a model; Setup has those that can be had.")
+            return _("Choose a model; Setup lists them.")
         if self.region is not None and (sentence := _problem_of_region(self.region, self.volume)):
             return sentence
         return self.mismatch()

@@ -244,7 +244,7 @@ class Setup:
     def _fail(self, what: str, error: Exception) -> bool:
         log.error("%s", what, exc_info=error)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        self.failed(_("{what} ({reason}); the log of the application tells more.").format(what=what, reason=reason))
+        self.failed(_("{what} ({reason}); see the application's log for details.").format(what=what, reason=reason))
         return False
 
     # The engine

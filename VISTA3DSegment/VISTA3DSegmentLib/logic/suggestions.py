@@ -69,7 +69,7 @@ class Suggestions:
             self._refinement.state_changed("")
 
     def _ask(self, click_list: ClickList, session: str, base: ArrayRef | None) -> None:
-        self._refinement.state_changed(_("Looking for doubtful places ..."))
+        self._refinement.state_changed(_("Looking for doubtful places…"))
         arguments = self._refinement.segment, click_list, session, base
         try:
             self._suggesting = self._asking.suggest(*arguments, self._suggested, self._failed)
@@ -80,7 +80,7 @@ class Suggestions:
         self._suggesting = None
         self._refinement.state_changed("")
         if not result.suggestions:
-            self._refinement.failed(_("There is no doubtful place left."))
+            self._refinement.failed(_("No doubtful place is left."))
             return
         best = result.suggestions[0]
         self._refinement.suggested(best.position, best.positive, best.score)

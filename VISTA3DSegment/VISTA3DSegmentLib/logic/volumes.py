@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 OnReady = Callable[[str], Any]
 _Key = tuple[str, str, str]
 
-_CHANGED = "The volume has changed meanwhile; start again."
-_GONE = "The volume is not in the scene any more."
+_CHANGED = "The volume changed in the meantime; start again."
+_GONE = "The volume is no longer in the scene."
 
 
 @dataclass(eq=False)

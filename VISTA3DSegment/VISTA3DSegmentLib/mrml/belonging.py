@@ -53,7 +53,9 @@ def mismatch(
     names = {"segmentation": name_of(segmentation_node), "volume": name_of(volume_node)}
     owner, same = volume_of(segmentation_node), _same_patient(segmentation_node, volume_node)
     if same is False:
-        return _("'{segmentation}' is of another patient than '{volume}'; create a new segmentation.").format(**names)
+        return _("'{segmentation}' and '{volume}' are of different patients; create a new segmentation.").format(
+            **names
+        )
     if not segmentation_node.GetSegmentation().GetNumberOfSegments():
         return None
     if owner not in (None, volume_node) and not same:

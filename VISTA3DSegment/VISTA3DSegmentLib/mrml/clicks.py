@@ -203,7 +203,7 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _damaged() -> InputError:
-    return InputError(_("The clicks stored with the segment are damaged; clicking begins anew from its present mask."))
+    return InputError(_("The clicks stored with the segment are damaged; new clicks begin from its present mask."))
 
 
 def _checked(content: dict[str, Any]) -> ClickList:

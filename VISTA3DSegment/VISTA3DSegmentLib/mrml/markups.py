@@ -33,7 +33,7 @@ def positions_of(fiducial_node: slicer.vtkMRMLMarkupsNode) -> tuple[Position, ..
         if _is_defined(fiducial_node, number) and fiducial_node.GetNthControlPointSelected(number)
     ]
     if not numbers:
-        sentence = _("'{name}' has no selected point to take over; place one first.")
+        sentence = _("'{name}' has no selected point; place one first.")
         raise InputError(sentence.format(name=name_of(fiducial_node)))
     return tuple(tuple(fiducial_node.GetNthControlPointPositionWorld(number)) for number in numbers)
 

@@ -145,7 +145,7 @@ def _check(
     """Raise InputError where a result cannot be written."""
     shape = volume_shape(volume_node)
     if labels.shape != shape or any(mask.shape != shape for mask in masks.values()):
-        sentence = _("The result does not fit to the volume '{name}', which was changed; start again.")
+        sentence = _("The result does not fit the volume '{name}', which was changed; start again.")
         raise InputError(sentence.format(name=name_of(volume_node)))
     require_labelmaps(segmentation_node)
 

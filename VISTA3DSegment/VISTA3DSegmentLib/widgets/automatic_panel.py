@@ -15,6 +15,7 @@ from VISTA3DCore.errors import VistaError
 from ..logic.choice import offered_devices, offered_models
 from ..logic.settings import QUALITIES
 from ..logic.signals import Signal
+from ..logic.wording import short_title
 from ..parameters import SLICE_VIEW
 from .chosen_label import ChosenLabel
 from .message import MessageBar
@@ -22,7 +23,7 @@ from .region_row import RegionRow
 from .run_controls import RunControls
 from .run_questions import RunQuestions
 from .structure_selector import StructureSelector
-from .ui import check, chosen, fill, load, short_title, show_row
+from .ui import check, chosen, fill, load, plain_tip, show_row
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.protocol import ModelDetails
@@ -126,7 +127,7 @@ class AutomaticPanel:
         fill(self.ui.modelSelector, offered_models(titles, first), first)
         for model in models:
             row = self.ui.modelSelector.findData(model.name)
-            self.ui.modelSelector.setItemData(row, model.title, qt.Qt.ToolTipRole)
+            self.ui.modelSelector.setItemData(row, plain_tip(model.title), qt.Qt.ToolTipRole)
         self._show_cleanup()
         self.refresh()
 
@@ -207,7 +208,7 @@ class AutomaticPanel:
         if not self._models:
             return _("Looking for models…")
         if not self.model_is_here:
-            return _("This model is not on this computer yet; Setup has it.")
+            return _("This model is not downloaded yet; download it in Setup.")
         if self.volume is None:
             return _("Load a CT volume, or choose one.")
         if not self.choice.checked:
@@ -307,11 +308,11 @@ class AutomaticPanel:
         self.refresh()
 
     def _on_cancelled(self) -> None:
-        self.message.show(_("Cancelled; nothing was changed."), "note")
+        self.message.show(_("Canceled; nothing was changed."), "note")
         self.refresh()
 
 
 def _title(model: ModelDetails) -> str:
     """Return a model's title, short enough for the panel; the whole one is its tool tip."""
     short = short_title(model.title)
-    return short if model.path is not None else _("{title} (not here yet)").format(title=short)
+    return short if model.path is not None else _("{title} (not downloaded)").format(title=short)

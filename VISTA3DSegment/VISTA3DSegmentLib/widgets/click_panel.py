@@ -4,18 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
+from ..logic.wording import title_of
 from .icons import icon
 from .message import MessageBar
 from .object_box import ObjectBox
 from .setup_panel import open_setup
-from .ui import load
+from .ui import load, plain_tip
 
 if TYPE_CHECKING:
     from ..logic.click_rows import ClickRow
@@ -148,8 +148,8 @@ class ClickPanel:
         self._show_lock()
         if self._session is not None:
             self.ui.latencyLabel.text = ""
-            text = _("Model: {model}. It is chosen in the module VISTA3D.")
-            self.ui.modelLabel.text = text.format(model=self._session.model)
+            text = _("Model: {model} (chosen in the VISTA3D module).")
+            self.ui.modelLabel.text = text.format(model=title_of(self._session.model))
             self._object.show(self._session.label_set, self._session.structure)
 
     def _show_polarity(self) -> None:
@@ -169,7 +169,7 @@ class ClickPanel:
         self._message.show(sentence, "error", (_SETUP, _("Open Setup")) if unready else None)
 
     def _show_latency(self, latency_ms: float, engine_ms: float) -> None:
-        text = _("Last click: {total:.2f} s, of which engine {engine:.2f} s.")
+        text = _("Last click: {total:.2f} s ({engine:.2f} s in the engine).")
         self.ui.latencyLabel.text = text.format(total=latency_ms / 1000, engine=engine_ms / 1000)
 
     def _show_suggestion(self, _world_ras: Any, _positive: bool) -> None:
@@ -210,7 +210,7 @@ def _state(session: ClickSession) -> str:
 def _invitation(session: ClickSession) -> str:
     """Return what a click does now."""
     name = session.clicked_name
-    thing = f"<b>{escape(name)}</b>" if name else _("the object")
+    thing = f"'{name}'" if name else _("the object")
     if session.positive:
         return _("Ready: click what belongs to {object}, Ctrl+click what does not.").format(object=thing)
     return _("Ready: click what does not belong to {object}, Ctrl+click what does.").format(object=thing)
@@ -221,7 +221,7 @@ def _items(row: ClickRow) -> tuple[qt.QTableWidgetItem, ...]:
     kind.setIcon(icon("ClickPositive" if row.positive else "ClickNegative"))
     effect, tip = _effect(row)
     outcome = qt.QTableWidgetItem(effect)
-    outcome.setToolTip(tip)
+    outcome.setToolTip(plain_tip(tip))
     return kind, qt.QTableWidgetItem("{:.1f}, {:.1f}, {:.1f}".format(*row.position)), outcome
 
 
@@ -233,4 +233,4 @@ def _effect(row: ClickRow) -> tuple[str, str]:
         return "", ""
     if row.outcome:
         return _("changed the segment"), _("The click added or removed a part of the segment.")
-    return _("no change"), _("The segment was right there already, or the model sees nothing to change.")
+    return _("no change"), _("The segment was already right there, or the model sees nothing to change.")

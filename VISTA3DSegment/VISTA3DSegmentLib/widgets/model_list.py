@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import qt
 from slicer.i18n import tr as _
 
+from ..logic.wording import short_title
 from .dialogs import ask, ask_licence
 from .run_controls import progress_in_words
-from .ui import short_title, show_row
+from .ui import plain_tip, show_row
 
 if TYPE_CHECKING:
     from VISTA3DCore.worker.model_messages import LicenceResult, ModelDetails
@@ -81,7 +82,7 @@ class ModelList:
             item = qt.QTreeWidgetItem()
             for column, text in enumerate((short_title(model.title), size_in_words(model), state_in_words(model))):
                 item.setText(column, text)
-                item.setToolTip(column, tooltip(model))
+                item.setToolTip(column, plain_tip(tooltip(model)))
             item.setData(0, _NAME, model.name)
             self._tree.addTopLevelItem(item)
             if former in (None, model.name):
@@ -170,5 +171,5 @@ def tooltip(model: ModelDetails) -> str:
 def state_in_words(model: ModelDetails) -> str:
     """Return whether a model can be used."""
     if model.bundled:
-        return _("included")
-    return _("ready") if model.path is not None else _("not here")
+        return _("Included")
+    return _("Ready") if model.path is not None else _("Not downloaded")

@@ -324,7 +324,7 @@ class ModulePanel:
         installed = self._services.models.installed()
         if installed and all(one.bundled for one in installed) and not self._advised:
             self._advised = True
-            sentence = _("Only the small demonstration model is on this computer; the full one is in Setup.")
+            sentence = _("Only the small demonstration model is installed; download the full one in Setup.")
             self.automatic.message.show(sentence, "note", (_SETUP, _("Open Setup")))
 
     def _load_model(self) -> None:

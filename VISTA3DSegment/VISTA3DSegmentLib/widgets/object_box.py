@@ -47,7 +47,7 @@ class ObjectBox:
     def _fill(self, label_set: Catalogue) -> None:
         self._label_set = label_set
         self._box.clear()
-        self._box.addItem(_("New object (without a name)"), _NO_NAME)
+        self._box.addItem(_("New object (unnamed)"), _NO_NAME)
         self._box.setItemData(0, _("New object lesion tumor cyst"), _WORDS_ROLE)
         for structure in sorted(label_set, key=lambda one: one.display_name.lower()):
             if structure.supported:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import qt
 from slicer.i18n import tr as _
 
+from .ui import plain_tip
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -78,7 +80,7 @@ class RunControls:
         self._button.text = _("Cancel") if running else _("Segment")
         self._button.enabled = running or self._reason is None
         tip = self._reason or _("Segment the chosen structures. The window stays usable meanwhile.")
-        self._button.toolTip = _("Stop; nothing is changed.") if running else tip
+        self._button.toolTip = plain_tip(_("Stop; nothing is changed.") if running else tip)
 
 
 def progress_in_words(text: str, remaining_s: float | None) -> str:

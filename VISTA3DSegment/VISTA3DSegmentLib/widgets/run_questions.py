@@ -51,8 +51,8 @@ class RunQuestions:
         corrected = request.corrected(self._choice.catalogue)
         if corrected and self._settings.keep_corrected is None:
             sentence = _(
-                "Corrected with clicks or other tools: {names}. Keep these segments, or replace them by what the model "
-                'finds? The answer is remembered; "Keep corrected segments" changes it.'
+                "Corrected with clicks or other tools: {names}. Keep these segments, or replace them with what the "
+                'model finds? The answer is remembered; "Keep corrected segments" changes it.'
             ).format(names=names_of(corrected))
             answers = [(_("Keep corrected segments"), True), (_("Replace them"), False)]
             self._ask(sentence, answers, lambda keep: self._remember(request, keep, go))

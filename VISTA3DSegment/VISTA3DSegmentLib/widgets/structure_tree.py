@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import qt
 from slicer.i18n import tr as _
 
-from .ui import icon_size, load
+from .ui import icon_size, load, plain_tip
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
@@ -94,7 +94,7 @@ class StructureTree:
     def _add_group(self, group: Group) -> None:
         head, reason = _checkable(group.title), self._choice.group_reason(group)
         head.setEnabled(reason is None)
-        head.setToolTip(reason or "")
+        head.setToolTip(plain_tip(reason or ""))
         font = self.ui.treeView.font
         font.setBold(True)
         head.setFont(font)
@@ -106,7 +106,7 @@ class StructureTree:
     def _add_structure(self, head: qt.QStandardItem, structure: Structure) -> qt.QStandardItem:
         item = _checkable(self._choice.row(structure))
         item.setData(structure.index, _INDEX)
-        item.setToolTip(self._choice.tooltip(structure))
+        item.setToolTip(plain_tip(self._choice.tooltip(structure)))
         item.setIcon(_swatch(structure.color, icon_size(self.widget) * 3 // 4))
         item.setEnabled(self._choice.reason(structure) is None)
         head.appendRow(item)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +56,6 @@ def check(box: qt.QCheckBox, checked: bool) -> None:
     box.blockSignals(blocked)
 
 
-def short_title(title: str) -> str:
-    """Return the beginning of a model's title, which fits into the panel."""
-    return re.split(r"[:,]", title)[0]
-
-
 def show_row(shown: bool, *widgets: qt.QWidget) -> None:
     """Show or hide widgets that belong together, e.g. a label and its field."""
     for widget in widgets:
@@ -74,6 +69,11 @@ def scroll_to(widget: qt.QWidget) -> None:
         area = area.parentWidget()
     if area is not None:
         area.ensureWidgetVisible(widget)
+
+
+def plain_tip(text: str) -> str:
+    """Return a tool tip that shows a text as it is, whatever marks of rich text are in it."""
+    return "<qt>" + escape(text).replace("\n", "<br>") + "</qt>" if text else ""
 
 
 def icon_size(widget: qt.QWidget) -> int:
