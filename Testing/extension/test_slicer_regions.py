@@ -11,7 +11,7 @@ from logic_helpers import add_transform, add_volume, assert_sentence, new_scene,
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DSegmentLib.logic.regions import overlap, roi_box, view_box, volume_box
+from VISTA3DSegmentLib.logic.regions import overlap, place_box, roi_box, view_box, volume_box
 from VISTA3DSegmentLib.mrml.matrices import to_matrix
 
 SHAPE = (20, 30, 40)
@@ -92,6 +92,21 @@ def test_a_region_of_interest_that_is_turned_itself() -> None:
     node, roi = add_ct(scene, np.eye(4)), add_roi(scene, (20, 45, 30), (10, 4, 6))
     roi.SetAndObserveObjectToNodeMatrix(to_matrix(rotated((0, 0, 90), (20, 45, 30))))
     np.testing.assert_allclose(roi_box(roi, node), [18, 40, 27, 22, 50, 33], atol=1e-6)
+
+
+def test_a_new_region_of_interest_is_in_the_middle_and_has_a_name() -> None:
+    scene = new_scene()
+    node = add_ct(scene, rotated((10, -20, 30), (5, 6, 7)))
+    node.SetName("Patient 7")
+    rois = [scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "R") for _ in range(2)]
+    for roi in rois:
+        place_box(roi, node)
+    low, high = np.reshape(volume_box(node), (2, 3))
+    np.testing.assert_allclose(rois[0].GetCenter(), (low + high) / 2)
+    np.testing.assert_allclose(rois[0].GetSize(), (high - low) / 2)
+    assert rois[0].GetName() == "Patient 7 region"
+    assert len({roi.GetName() for roi in rois}) == 2
+    assert rois[0].GetDisplayNode() is not None
 
 
 def test_a_region_of_interest_beside_the_volume_or_not_drawn_is_told() -> None:

@@ -95,6 +95,18 @@ def test_presets_have_features_of_their_own(session, segmenter):
     assert (paper["liver"] != session.segment("liver")["liver"]).any()
 
 
+def test_a_session_says_whether_a_further_run_needs_the_network(session):
+    assert not session.keeps_features()
+    session.segment(["liver"], streaming=True)
+    assert not session.keeps_features()
+    session.segment(["liver"], streaming=False)
+    assert session.keeps_features("bundle")
+    assert not session.keeps_features("paper")
+    assert not session.keeps_features("bundle", (0.0, 0.0, 0.0, 30.0, 30.0, 30.0))
+    session.free_caches()
+    assert not session.keeps_features()
+
+
 def test_what_does_not_fit_is_streamed_and_forgotten(session, segmenter, monkeypatch):
     monkeypatch.setattr("VISTA3DCore.inference.retention.RETAINED_SHARE", 0.0)
     session.segment("liver")
@@ -187,7 +199,7 @@ def test_progress_tells_fraction_and_stage(segmenter, volume):
     segmenter.open(volume, updates.append).segment("liver", progress=updates.append)
     stages = [update.stage for update in updates]
     assert {"Preprocessing", "Segmenting", "Restoring"} <= set(stages)
-    fractions = [update.fraction for update in updates if update.stage in ("Segmenting", "Labelling", "Restoring")]
+    fractions = [update.fraction for update in updates if update.stage in ("Segmenting", "Labeling", "Restoring")]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
     assert any("windows" in update.message for update in updates)

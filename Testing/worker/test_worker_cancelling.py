@@ -19,7 +19,7 @@ from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.worker.blocking import BlockingClient
 from VISTA3DCore.worker.client import Failure, ProgressEvent, Response
-from VISTA3DCore.worker.protocol import ClickParams, Params, SegmentParams, WarmParams, arrays_in
+from VISTA3DCore.worker.protocol import ClickParams, Params, ProbeParams, SegmentParams, WarmParams, arrays_in
 
 pytestmark = pytest.mark.slow
 
@@ -115,6 +115,17 @@ def test_requests_are_answered_in_order_and_warming_last(asker, phantom):
     assert asker.answers() == [status, busy, *clicks, warm]
     found = asker.answer(status).result
     assert (found.busy, found.queue) == ("segment", 3)
+
+
+def test_a_probe_comes_last_and_tells_how_long_a_window_takes(asker, phantom, tiny_model):
+    busy = asker.segment()
+    probe = asker.send("probe", ProbeParams(str(tiny_model)))
+    click = asker.send("click", ClickParams(asker.session, "liver", (Click(centre_of(phantom)),)))
+    found = asker.answer(probe).result
+    assert asker.answers() == [busy, click, probe]
+    assert 0 < found.window_ms < 60_000
+    assert (found.window, found.spacing, found.device) == ((32, 32, 32), (12.0, 12.0, 12.0), "cpu")
+    assert not asker.answer(busy).result.notes
 
 
 def test_waiting_requests_are_dropped(asker, phantom):

@@ -157,7 +157,7 @@ def test_masks_are_keyed_by_text():
 
 
 def test_methods_and_notifications_have_types():
-    computing = "initialize load open segment click warm hit suggest uncertainty close"
+    computing = "initialize load probe open segment click warm hit suggest uncertainty close"
     housekeeping = "models licence download import verify delete diagnose"
     assert list(METHODS) == f"{computing} {housekeeping} status shutdown".split()
     assert set(NOTIFICATIONS) == {"$/progress", "$/notice", "$/cancelRequest", "exit"}
@@ -252,7 +252,7 @@ def test_a_defect_is_an_internal_error_in_one_line():
     error = error_from(ZeroDivisionError("division\nby zero"))
 
     assert error["code"] == -32603
-    assert error["message"].startswith("The engine failed in a way that it should not (ZeroDivisionError: division)")
+    assert error["message"].startswith("The engine failed unexpectedly (ZeroDivisionError: division)")
     assert isinstance(exception_from(error), protocol.InternalError)
 
 

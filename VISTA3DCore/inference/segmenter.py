@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,21 @@ class Segmenter:
         """Give back memory that the runtime keeps to be faster the next time."""
         getattr(self.backend, "forget", bool)()
 
+    def window_ms(self) -> float:
+        """Return how long the network takes for one window of the automatic branch, milliseconds.
+
+        A quick window is computed twice: the first one of a process pays for what is made only once.
+        """
+        first = self._time_window()
+        return first if first > _QUICK_WINDOW_MS else self._time_window()
+
+    def _time_window(self) -> float:
+        generator = torch.Generator().manual_seed(0)
+        patch = torch.rand((1, 1, *self.config.window), generator=generator)
+        started = time.perf_counter()
+        self.backend.automatic_features(patch).flatten()[0].item()  # waits for the device
+        return 1000 * (time.perf_counter() - started)
+
     def open(
         self,
         volume: Volume,
@@ -176,6 +192,7 @@ class Segmenter:
         return Session(self, grid, volume, *dtypes, click_cache_bytes)
 
 
+_QUICK_WINDOW_MS = 2000.0
 _FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 

@@ -83,7 +83,7 @@ class AutomaticRequest:
         if self.order_from is not None:
             place = np.asarray(self.order_from, dtype=float)
             if place.shape != (3,) or not np.all(np.isfinite(place)):
-                raise InputError("The place to begin from needs three finite numbers: R A S in millimetres.")
+                raise InputError("The place to begin from needs three finite numbers: R A S in millimeters.")
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -132,6 +132,11 @@ class AutomaticRuns:
             remove_specks(*results, request.structures, self._affine, request.cleanup, progress)
         return results
 
+    def keeps_features(self, preset: Preset, region: Region | None, body_crop: bool) -> bool:
+        """Return whether the features of a part of the volume are retained, so that no network pass is needed."""
+        scope = scope_of(region, body_crop, *self._place, self._backend.config)
+        return scope is None or self.features.has(scope.box, scope.layout(self._backend.config.window, preset))
+
     def blocks(self, preset: Preset, progress: Progress) -> Iterator[Block]:
         """Hand out the features of the whole model grid."""
         scope = Scope(whole(self._grid.shape))
@@ -153,7 +158,7 @@ class AutomaticRuns:
             restorer, results = self._labelled(request, narrow, progress.part(_COARSE_SHARE, 1.0))
             if not reaches_cut(request.structures, restorer.map, narrow.box, scope.box):
                 return results
-            warn_of_unsure("A structure goes on where a coarse look saw its end")
+            warn_of_unsure("A structure continues where a coarse look saw its end")
         return self._labelled(request, scope, progress.part(_COARSE_SHARE, 1.0))[1]
 
     def _labelled(self, request: AutomaticRequest, scope: Scope, progress: Progress) -> tuple[Restorer, Results]:

@@ -149,6 +149,12 @@ class Session:
 
         return made(self._automatic.segment(request, Progress.of(progress)), request)
 
+    def keeps_features(
+        self, preset: str = "bundle", roi: Region | Sequence[float] | None = None, body_crop: bool = False
+    ) -> bool:
+        """Return whether :meth:`segment` with these options needs no network pass, because features are retained."""
+        return self._automatic.keeps_features(find_preset(preset), to_region(roi), body_crop)
+
     def _rivals(self, wanted: Sequence[Structure]) -> tuple[Structure, ...]:
         """Return what else competes for voxels: all that the model was trained for, if it tells all of that apart.
 

@@ -40,6 +40,7 @@ from VISTA3DCore.worker.protocol import (
     OpenParams,
     Params,
     PartialInfo,
+    ProbeParams,
     ProgressParams,
     ProtocolError,
     Reply,
@@ -189,6 +190,10 @@ class EngineClient:
     def load(self, model: str, device: str = "auto", **options: str) -> Sent:
         """Ask for ``load``; options are the further fields of :class:`LoadParams`."""
         return self.request("load", LoadParams(model_on_wire(model), device, **options))
+
+    def probe(self, model: str, device: str = "auto", **options: str) -> Sent:
+        """Ask for ``probe``; options are the further fields of :class:`ProbeParams`."""
+        return self.request("probe", ProbeParams(model_on_wire(model), device, **options))
 
     def open(
         self,

@@ -41,6 +41,8 @@ from VISTA3DCore.worker.protocol import (
     OpenResult,
     Params,
     PartialInfo,
+    ProbeParams,
+    ProbeResult,
     ProtocolError,
     Result,
     SegmentParams,
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _OUR_CODE = Path(VISTA3DCore.__file__).resolve().parent
-_FREED = "Memory ran out; what was kept for later requests was freed, and this one is tried once more."
+_FREED = "Memory ran out; cached results were freed, and this request is tried once more."
 
 
 def _nobody_asked(_partial: PartialInfo) -> None:
@@ -90,6 +92,7 @@ class Handlers:
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
             "load": self._load_model,
+            "probe": self._probe,
             "open": self._open,
             "segment": self._segment,
             "click": self._click,
@@ -166,7 +169,7 @@ class Handlers:
         identity = PROTOCOL_VERSION, VISTA3DCore.__version__, os.getpid()
         self._computes = params.compute
         if not params.compute:
-            return InitializeResult(*identity, "", "this engine only keeps house", self.memory(), _known_models())
+            return InitializeResult(*identity, "", "this engine only manages models", self.memory(), _known_models())
         from VISTA3DCore.inference.devices import choose_device
 
         choice = choose_device("auto")
@@ -190,7 +193,12 @@ class Handlers:
             _claims_info(segmenter.claims),
         )
 
-    def _model(self, params: LoadParams | OpenParams, progress: Progress) -> Segmenter:
+    def _probe(self, params: ProbeParams, progress: Progress) -> ProbeResult:
+        segmenter = self._model(params, progress)
+        config = segmenter.config
+        return ProbeResult(segmenter.window_ms(), config.window, config.spacing, str(segmenter.device))
+
+    def _model(self, params: LoadParams | OpenParams | ProbeParams, progress: Progress) -> Segmenter:
         return self._holdings.model(params.model, params.device, progress, params.runtime, params.precision)
 
     # Volumes
@@ -224,8 +232,8 @@ class Handlers:
             on_partial=Growing(send) if params.partial else None,
             order_from=params.order_from,
         )
-        engine_ms = _since(started)
-        return SegmentResult(*self._written(found, progress), found.provenance, engine_ms=engine_ms)
+        engine_ms, kept = _since(started), session.keeps_features(params.preset, params.roi, params.body_crop)
+        return SegmentResult(*self._written(found, progress), found.provenance, engine_ms=engine_ms, kept=kept)
 
     def _written(
         self, found: Segmentation, progress: Progress

@@ -42,8 +42,8 @@ class Job:
 class JobQueue:
     """Jobs in order of arrival, those of the background behind all others. For one thread that takes and one that puts.
 
-    A job of the background (``warm``) is one window, the smallest piece of work that there is, so once it runs nothing
-    is gained by interrupting it.
+    A job of the background (``warm``, ``probe``) is one window, the smallest piece of work that there is, so once it
+    runs nothing is gained by interrupting it.
     """
 
     def __init__(self) -> None:

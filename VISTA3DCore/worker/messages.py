@@ -214,7 +214,11 @@ class SegmentParams(Params):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SegmentResult(Result):
-    """``labels``: uint16, value = structure; ``masks``: bool, by structure, of those that may overlap others."""
+    """``labels``: uint16, value = structure; ``masks``: bool, by structure, of those that may overlap others.
+
+    ``kept``: whether other structures of the same preset and region need no network any more; false from engines that
+    do not report it.
+    """
 
     labels: ArrayRef
     masks: dict[str, ArrayRef]
@@ -222,6 +226,7 @@ class SegmentResult(Result):
     provenance: dict[str, str]
     notes: tuple[str, ...] = ()
     engine_ms: float = 0.0
+    kept: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)

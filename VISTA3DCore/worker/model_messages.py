@@ -50,6 +50,26 @@ class ModelParams(Params):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class ProbeParams(Params):
+    """How fast a model runs: one window of it is computed. Any other request goes first."""
+
+    model: str
+    device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeResult(Result):
+    """``window_ms``: of one window; ``window``, ``spacing``, ``device``: as :class:`OpenResult` has them."""
+
+    window_ms: float
+    window: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    device: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LicenceResult(Result):
     """``text``: the whole licence."""
 

@@ -69,6 +69,8 @@ from VISTA3DCore.worker.model_messages import (
     ModelParams,
     ModelResult,
     ModelsResult,
+    ProbeParams,
+    ProbeResult,
 )
 
 __all__ = [
@@ -117,6 +119,8 @@ __all__ = [
     "OpenResult",
     "Params",
     "PartialInfo",
+    "ProbeParams",
+    "ProbeResult",
     "ProgressParams",
     "ProtocolError",
     "Reply",
@@ -160,6 +164,7 @@ class Method(NamedTuple):
 METHODS: dict[str, Method] = {
     "initialize": Method(InitializeParams, InitializeResult),
     "load": Method(LoadParams, LoadResult),
+    "probe": Method(ProbeParams, ProbeResult),
     "open": Method(OpenParams, OpenResult),
     "segment": Method(SegmentParams, SegmentResult),
     "click": Method(ClickParams, ClickAnswer),

@@ -85,7 +85,7 @@ class Outbox:
             try:
                 self._write(data)
             except OSError as error:
-                log.warning("the client does not listen any more (%s)", error)
+                log.warning("the client no longer listens (%s)", error)
                 last = True
             self._closed = last
 
@@ -186,7 +186,7 @@ class Server:
         elif request.method == "shutdown":
             self._shut_down(request.id)
         else:
-            background = request.method == "warm"
+            background = request.method in ("warm", "probe")
             self._jobs.put(Job.reporting(request.id, request.method, params, background, self._outbox.report))
 
     def _greet(self, params: InitializeParams) -> None:

@@ -198,13 +198,56 @@ def test_a_turned_region_of_interest_limits_the_result(tiny: Running) -> None:
     assert (inside <= np.array(region[3:]) + 12).all()
 
 
+# What hides a result
+
+
+def test_a_result_in_a_hidden_segmentation_says_so(tiny: Running) -> None:
+    segmentation, ids, notes = tiny.segment()
+    assert not [note for note in notes if "idden" in note]
+    display = segmentation.GetDisplayNode()
+    display.SetVisibility(False)
+    assert tiny.segment(segmentation=segmentation)[2][-1].startswith("'CT segmentation' is hidden; click its eye")
+    display.SetVisibility(True)
+    display.SetSegmentVisibility(ids[1], False)
+    assert tiny.segment(segmentation=segmentation)[2][-1].startswith("Hidden segments: Spleen;")
+    display.SetSegmentVisibility(ids[1], True)
+    assert tiny.segment(segmentation=segmentation)[2] == notes
+
+
 # Time
+
+
+def test_the_first_estimate_is_measured_and_the_next_ones_know_what_is_kept(tiny: Running) -> None:
+    loop, told = tiny.under_test.loop, []
+    tiny.run.estimate_changed.connect(lambda: told.append(tiny.run.estimate(tiny.request())))
+    assert tiny.run.estimate(tiny.request()) == "Measuring how fast this computer is\N{HORIZONTAL ELLIPSIS}"
+    assert tiny.run.estimate(tiny.request(structures=(5,))) is not None  # asks no second time
+    loop.run_until(lambda: told)
+    assert told == ["A few seconds on this processor."]  # four windows of the tiny model
+    assert tiny.run.estimate(tiny.request(preset="paper")).endswith(" on this processor.")
+    tiny.segment()
+    tiny.settings.note_rate(tiny.model, "cpu", "bundle", Rate(600_000.0, (32, 32, 32), (12.0, 12.0, 12.0)))
+    assert tiny.run.estimate(tiny.request(structures=(5,))).startswith("A few seconds: the network has already seen")
+    assert "minutes" in tiny.run.estimate(tiny.request(region=(0.0, 0.0, 0.0, 200.0, 200.0, 200.0)))
+    tiny.scene.RemoveNode(tiny.volume)
+    tiny.volume = add_volume(tiny.scene)
+    assert "already seen" not in tiny.run.estimate(tiny.request())
+
+
+def test_a_run_does_not_wait_for_a_measurement(tiny: Running) -> None:
+    told = []
+    tiny.run.estimate_changed.connect(lambda: told.append(1))
+    tiny.run.estimate(tiny.request())
+    tiny.segment()
+    assert not told
+    assert tiny.run.estimate(tiny.request())
 
 
 def test_measured_times_become_words(tiny: Running) -> None:
     assert tiny.run.estimate(tiny.request(structures=())) is None
     tiny.segment()
     assert tiny.store.values["rates"]
+    tiny.under_test.engine.stop()  # what the network saw is gone, the times are not
     assert tiny.run.estimate(tiny.request()).endswith(" on this processor.")
 
 
@@ -216,7 +259,6 @@ def test_a_retained_map_teaches_nothing(tiny: Running) -> None:
 
 
 def test_a_slow_run_names_what_is_faster(tiny: Running) -> None:
-    assert tiny.run.estimate(tiny.request()).startswith("Not measured on this processor yet")
     rate = Rate(60_000.0, (32, 32, 32), (12.0, 12.0, 12.0))
     tiny.settings.note_rate(tiny.model, "cpu", "bundle", rate)
     tiny.settings.note_rate(tiny.model, "cpu", "paper", rate)

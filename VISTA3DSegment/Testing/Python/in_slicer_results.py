@@ -198,3 +198,47 @@ def structures_that_are_not_found_leave_no_segments() -> None:
     assert len(identities) == found < count, "the painted abdomen has everything"
     assert f"{found} of {count}" in panel.results.ui.summaryLabel.text, panel.results.ui.summaryLabel.text
     screenshot("results_not_found", panel.widget)
+
+
+@test
+def results_are_told_to_be_hidden_and_shown_in_the_middle() -> None:
+    _volume, panel = _opened()
+    node, _ids = _segment(panel)
+    node.GetDisplayNode().SetVisibility(False)
+    _segment(panel)
+    assert "is hidden" in panel.results.ui.summaryLabel.text, panel.results.ui.summaryLabel.text
+    node.GetDisplayNode().SetVisibility(True)
+    panel.results.ui.show3DButton.click()
+    settle(0.5)
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    camera = slicer.app.layoutManager().threeDWidget(0).threeDView().cameraNode()
+    middle = np.add(bounds[::2], bounds[1::2]) / 2
+    assert np.allclose(camera.GetFocalPoint(), middle, atol=60.0), "the 3D view looks elsewhere"
+    screenshot("results_3d")
+    panel.results.ui.show3DButton.click()
+
+
+@test
+def volumes_table_is_there_at_once() -> None:
+    _volume, panel = _opened()
+    node, _ids = _segment(panel)
+    before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode")
+    panel.results.ui.statisticsButton.click()
+    wait_for(lambda: slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLTableNode") > before, "the table is made")
+    table = slicer.mrmlScene.GetNthNodeByClass(before, "vtkMRMLTableNode")
+    assert table.GetNumberOfRows() == node.GetSegmentation().GetNumberOfSegments()
+    open_module()
+
+
+@test
+def new_boxes_have_a_name_and_are_in_the_volume() -> None:
+    from VISTA3DSegmentLib.logic.regions import volume_box
+
+    volume, panel = _opened()
+    panel.automatic.region.show("roi", "Red")
+    box = panel.automatic.ui.roiSelector.addNode()
+    settle()
+    assert volume.GetName() in box.GetName(), box.GetName()
+    assert np.allclose(box.GetCenter(), np.mean(np.reshape(volume_box(volume), (2, 3)), axis=0))
+    panel.automatic.region.whole_volume()

@@ -17,6 +17,7 @@ from VISTA3DCore.imaging.geometry import to_region
 from VISTA3DCore.worker.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
 
 from ..i18n import tr as _
+from ..mrml.hiding import hidden_note
 from ..mrml.names import name_of
 from ..mrml.results import Written, write_in_steps
 from ..mrml.segments import create_segmentation
@@ -77,7 +78,7 @@ class AutomaticRun:
     Signals: ``started()``; ``progressed(fraction, text, remaining seconds or None)``; ``writing(segmentation node)``
     before an existing segmentation is changed, so that its state can be kept for undo; then exactly one of
     ``finished(segmentation node, ids of segments, notes for people)``, ``failed(sentence)``, ``cancelled()``. The first
-    note tells how many structures were found.
+    note tells how many structures were found. ``estimate_changed()``: :meth:`estimate` says something else now.
 
     :ivar last_run: undoes the run that was finished last.
     """
@@ -94,6 +95,7 @@ class AutomaticRun:
         self.finished, self.failed, self.cancelled = Signal(), Signal(), Signal()
         self._engine, self._volumes, self._scene = engine, volumes, scene
         self._subject_hierarchy, self._forecast = subject_hierarchy, Forecast(engine, volumes, settings)
+        self.estimate_changed = self._forecast.changed
         self.last_run = LastRun(scene, engine.call_later, self.writing)
         self._run: _Run | None = None
         self._observers: list[int] = []
@@ -109,13 +111,14 @@ class AutomaticRun:
         :raises InputError: if one is going on.
         """
         if self._run is not None:
-            raise InputError(_("A run is going on; cancel it first."))
+            raise InputError(_("A run is in progress; cancel it first."))
         if sentence := request.problem():
             self.failed(sentence)
             return
         preview = Preview(self._engine, self._scene)
         run = self._run = _Run(request, content_key(request.volume), _names(request), preview)
         self._observe()
+        self._forecast.stop()
         self.started()
         self.progressed(0.0, self._first_words(), None)
         run.pending = self._volumes.use(
@@ -130,11 +133,19 @@ class AutomaticRun:
     def close(self) -> None:
         """Stop without a signal, e.g. because the application ends."""
         self._drop()
+        self._forecast.stop()
         self.last_run.forget()
 
     def estimate(self, request: RunRequest) -> str | None:
-        """Return how long a run would take, in words; None if nothing can be said, or nothing is asked for."""
-        return None if request.problem() is not None else self._forecast.in_words(request)
+        """Return how long a run would take, in words; None if nothing can be said, or nothing is asked for.
+
+        What is not known is measured first, by one window of the network: ``estimate_changed`` tells when to ask again.
+        """
+        if request.problem() is not None:
+            return None
+        if self._run is None:
+            self._forecast.probe(request)
+        return self._forecast.in_words(request)
 
     # The course of a run
 
@@ -179,7 +190,7 @@ class AutomaticRun:
             sentence = _("'{name}' was changed during the run; nothing was written, start again.")
             self._fail(sentence.format(name=run.names[0]))
             return
-        self._forecast.learn(request, run.session, result.engine_ms)
+        self._forecast.learn(request, run.session, result)
         self.progressed(_WRITING, _("Writing the segments"), 0.0)
         try:
             # Not in the first of the steps: a run that is cancelled before it would leave the files.
@@ -195,7 +206,8 @@ class AutomaticRun:
         change.made_node, self._run.made = self._run.made is not None, None
         self._drop()
         self.last_run.keep(change)
-        self.finished(change.segmentation_node, written.ids, notes)
+        hidden = hidden_note(change.segmentation_node, written.ids)
+        self.finished(change.segmentation_node, written.ids, [*notes, hidden] if hidden else notes)
 
     def _on_error(self, error: VistaError) -> None:
         request = self._run.request
@@ -293,7 +305,7 @@ def _failing_in_words(steps: Generator[None, None, Value]) -> Generator[None, No
         raise
     except Exception as error:
         log.exception("A result could not be written")
-        sentence = _("The result could not be written into the scene; the log of the application tells more.")
+        sentence = _("The result could not be written into the scene; see the application's log for details.")
         raise OutputError(sentence) from error
 
 
@@ -329,4 +341,4 @@ def _kept(structures: Sequence[Structure]) -> list[str]:
     """Return a sentence about segments that were left alone, if there are any."""
     if not structures:
         return []
-    return [_("Kept as you corrected them: {names}.").format(names=names_of(structures))]
+    return [_("Kept because you corrected them: {names}.").format(names=names_of(structures))]

@@ -19,6 +19,8 @@ from ..mrml.volumes import ijk_to_world, volume_shape
 
 Corners = tuple[float, float, float, float, float, float]
 
+# How much of a volume's width a new box has.
+_SHARE = 0.5
 # Corners of a cube around 0.
 _SIGNS = np.array(list(itertools.product((-1.0, 1.0), repeat=3)))
 
@@ -30,6 +32,15 @@ def volume_box(volume_node: slicer.vtkMRMLScalarVolumeNode) -> Corners:
     """
     shape = np.array(volume_shape(volume_node), dtype=np.float64)
     return _around(apply_affine(ijk_to_world(volume_node), (_SIGNS + 1) / 2 * shape - 0.5))
+
+
+def place_box(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Give a new region of interest a name, and put it into the middle of a volume, where its handles can be seen."""
+    box = volume_box(volume_node)
+    roi_node.SetName(roi_node.GetScene().GenerateUniqueName(_("{volume} region").format(volume=name_of(volume_node))))
+    roi_node.SetCenter([(low + high) / 2 for low, high in zip(box[:3], box[3:], strict=True)])
+    roi_node.SetSize([_SHARE * (high - low) for low, high in zip(box[:3], box[3:], strict=True)])
+    roi_node.CreateDefaultDisplayNodes()
 
 
 def roi_box(roi_node: slicer.vtkMRMLMarkupsROINode, volume_node: slicer.vtkMRMLScalarVolumeNode) -> Corners:

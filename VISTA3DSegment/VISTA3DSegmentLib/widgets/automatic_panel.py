@@ -98,6 +98,7 @@ class AutomaticPanel:
         self._chosen_model.changed.connect(self._show_chosen)
         self.choice.changed.connect(self._show_structures)
         self.run.started.connect(self._on_started)
+        self.run.estimate_changed.connect(self.refresh)
         self.run.failed.connect(self._on_failed)
         self.run.cancelled.connect(self._on_cancelled)
 
@@ -108,6 +109,7 @@ class AutomaticPanel:
         self._settings.changed.disconnect(self._on_setting)
         self._chosen_model.changed.disconnect(self._show_chosen)
         self.run.started.disconnect(self._on_started)
+        self.run.estimate_changed.disconnect(self.refresh)
         self.run.failed.disconnect(self._on_failed)
         self.run.cancelled.disconnect(self._on_cancelled)
         self.controls.cleanup()

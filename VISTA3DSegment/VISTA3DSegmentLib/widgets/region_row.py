@@ -13,8 +13,6 @@ from slicer.i18n import tr as _
 from ..parameters import ROI_NODE, SLICE_VIEW, WHOLE_VOLUME
 from .ui import chosen, fill, show_row
 
-# How much of the volume's width a new box has.
-_SHARE = 0.5
 Region = tuple[float, float, float, float, float, float]
 
 
@@ -96,15 +94,10 @@ class RegionRow:
         return None
 
     def _on_box_made(self, roi_node: slicer.vtkMRMLMarkupsROINode) -> None:
-        """Put a new box into the middle of the volume, where its handles can be seen."""
-        from ..logic.regions import volume_box
+        from ..logic.regions import place_box
 
-        if self._volumes.currentNode() is None:
-            return
-        box = volume_box(self._volumes.currentNode())
-        roi_node.SetCenter([(low + high) / 2 for low, high in zip(box[:3], box[3:], strict=True)])
-        roi_node.SetSize([_SHARE * (high - low) for low, high in zip(box[:3], box[3:], strict=True)])
-        roi_node.CreateDefaultDisplayNodes()
+        if self._volumes.currentNode() is not None:
+            place_box(roi_node, self._volumes.currentNode())
 
     def _changed(self) -> None:
         show_row(self.kind == ROI_NODE, self._roi)

@@ -14,7 +14,7 @@ from VISTA3DCore.errors import VistaError
 
 from ..mrml.names import name_of
 from .dialogs import ask
-from .ui import load
+from .ui import load, plain_tip
 
 if TYPE_CHECKING:
     from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
@@ -36,6 +36,7 @@ class ResultsPanel:
         self._dialog: qt.QMessageBox | None = None
         self._segmentation: vtkMRMLSegmentationNode | None = None
         self._volume: vtkMRMLScalarVolumeNode | None = None
+        self.ui.show3DButton.connect("clicked(bool)", self._on_show_3d)
         self.ui.statisticsButton.connect("clicked(bool)", lambda _checked: self.open_statistics())
         self.ui.exportButton.connect("clicked(bool)", lambda _checked: self.export())
         self.ui.hintLabel.connect("linkActivated(QString)", slicer.util.selectModule)
@@ -74,9 +75,7 @@ class ResultsPanel:
         if not names:
             self._undo()
             return
-        question = _("Changed since the run: {names}. Undo takes these changes back, too.").format(
-            names=", ".join(names)
-        )
+        question = _("Changed since the run: {names}. Undo discards these changes, too.").format(names=", ".join(names))
         self._dialog = ask(self.widget, _("Undo the last run"), question, _("Undo"), self._undo)
 
     def _undo(self) -> None:
@@ -88,18 +87,23 @@ class ResultsPanel:
     def _show_undo(self, *_arguments: object) -> None:
         last, running = self._run.last_run, self._run.running
         self.ui.undoButton.enabled = last.can_be_undone and not running
-        tip = _("Bring back the segments that the last run changed, and remove those that it added.")
+        tip = _("Restore the segments that the last run changed, and remove those that it added.")
         if last.can_be_undone:
-            tip = _("Bring back the segments of '{name}' that the last run changed, and remove those that it added.")
+            tip = _("Restore the segments of '{name}' that the last run changed, and remove those that it added.")
             tip = tip.format(name=name_of(last.segmentation))
-        self.ui.undoButton.toolTip = tip
+        self.ui.undoButton.toolTip = plain_tip(tip)
+
+    def _on_show_3d(self, shown: bool) -> None:
+        if shown:
+            qt.QTimer.singleShot(0, _center_three_d)  # the surfaces are in the views then
 
     def open_statistics(self) -> None:
-        """Open Segment Statistics with the segmentation and the volume chosen."""
+        """Open Segment Statistics with the table of this segmentation and volume."""
         module = slicer.util.getModuleWidget(_STATISTICS)
         module.segmentationSelector.setCurrentNode(self._segmentation)
         module.scalarSelector.setCurrentNode(self._volume)
         slicer.util.selectModule(_STATISTICS)
+        module.applyButton.click()
 
     def export(self) -> None:
         """Open Slicer's dialog that writes segments as surfaces or label maps."""
@@ -118,8 +122,15 @@ class ResultsPanel:
     def _refresh(self) -> None:
         for button in (self.ui.show3DButton, self.ui.statisticsButton, self.ui.exportButton):
             button.enabled = self._segmentation is not None
-        self.ui.summaryLabel.text = _("Nothing was segmented yet.")
+        self.ui.summaryLabel.text = _("Nothing is segmented yet.")
         if self._segmentation is not None:
             count = self._segmentation.GetSegmentation().GetNumberOfSegments()
             text = _("One segment in '{name}'.") if count == 1 else _("{count} segments in '{name}'.")
             self.ui.summaryLabel.text = text.format(name=name_of(self._segmentation), count=count)
+
+
+def _center_three_d() -> None:
+    """Let all 3D views look at the middle of what they show; direction and zoom stay."""
+    layout = slicer.app.layoutManager()
+    for number in range(layout.threeDViewCount):
+        layout.threeDWidget(number).threeDView().resetFocalPoint()
