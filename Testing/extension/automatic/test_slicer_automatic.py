@@ -248,7 +248,7 @@ def test_measured_times_become_words(tiny: Running) -> None:
     tiny.segment()
     assert tiny.store.values["rates"]
     tiny.under_test.engine.stop()  # what the network saw is gone, the times are not
-    assert tiny.run.estimate(tiny.request()).endswith(" on this processor.")
+    assert tiny.run.estimate(tiny.request(device="cpu")).endswith(" on this processor.")
 
 
 def test_a_retained_map_teaches_nothing(tiny: Running) -> None:
