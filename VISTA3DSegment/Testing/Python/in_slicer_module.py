@@ -153,3 +153,31 @@ def branches_of_the_structures_take_every_click() -> None:
     finally:
         tree.begin()
         choice.use_model("vista3d-ct", None)
+
+
+@test
+def panel_neither_jumps_nor_spreads_nor_cuts() -> str:
+    """The width stays when Refine opens, all free height is below the last section, messages are read in full."""
+    new_scene()
+    panel = open_module()
+    panel.ui.refineSection.collapsed = True
+    settle()
+    width = panel.widget.width
+    panel.ui.refineSection.collapsed = False
+    settle(0.5)
+    assert panel.widget.width == width, f"{width} -> {panel.widget.width} pixels"
+    panel.ui.refineSection.collapsed = panel.ui.setupSection.collapsed = True
+    panel.automatic.message.show("What is wrong and what to do about it takes more than one line. " * 4)
+    settle(0.3)
+    sections = [panel.automatic.ui.inputsSection, panel.automatic.ui.segmentSection, panel.automatic.ui.advancedSection]
+    free = sections[1].y - sections[0].y - sections[0].height
+    assert free < 20, f"{free} pixels between two sections"
+    cut = [one for one in panel.widget.findChildren(qt.QLabel) if one.visible and one.wordWrap and _is_cut(one)]
+    assert not cut, "cut: " + cut[0].text
+    screenshot("panel_with_message", panel.widget)
+    panel.automatic.message.clear()
+    return f"{width} pixels wide"
+
+
+def _is_cut(label: qt.QLabel) -> bool:
+    return label.height < label.heightForWidth(label.width)

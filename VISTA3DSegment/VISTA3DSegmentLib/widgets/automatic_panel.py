@@ -62,7 +62,7 @@ class AutomaticPanel:
         self._models: dict[str, ModelDetails] = {}
         self.message = MessageBar(on_link)
         self.questions = RunQuestions(self.widget, choice, settings, self.message)
-        self.widget.layout().addWidget(self.message.widget)
+        self.ui.segmentSection.layout().addWidget(self.message.widget)
         self._fill()
         self.selector = StructureSelector(self.ui.structuresSelector, choice, self.choose_in_view)
         self._words = ChosenLabel(self.ui.chosenLabel, lambda index: choice.check([index], False))

@@ -232,5 +232,5 @@ def _effect(row: ClickRow) -> tuple[str, str]:
     if row.outcome is None:
         return "", ""
     if row.outcome:
-        return _("changed the segment"), _("The click added or removed a part of the segment.")
+        return _("changed"), _("The click added or removed a part of the segment.")
     return _("no change"), _("The segment was already right there, or the model sees nothing to change.")

@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .ui import icon_size
+from .wrapping import Wrapping
 
 
 class MessageBar:
@@ -36,6 +37,8 @@ class MessageBar:
         self._close.text = "\N{MULTIPLICATION SIGN}"
         self._close.toolTip = _("Dismiss")
         self._close.connect("clicked(bool)", lambda _checked: self.clear())
+        self._wrapping = Wrapping()
+        self._wrapping.watch(self._label)
         self._arrange()
         self.clear()
 
@@ -63,6 +66,7 @@ class MessageBar:
         self._text, self._about = sentence, about
         self._label.text = escape(sentence) + (f' <a href="{link[0]}">{escape(link[1])}</a>' if link else "")
         self.widget.setVisible(True)
+        self._wrapping.fit(self._label)
 
     def settle(self, about: str) -> None:
         """Withdraw the present sentence if it is about something that has gone well since."""

@@ -64,6 +64,7 @@ class ModulePanel:
         self.ui.refineSection.layout().addWidget(self.refine.widget)
         self.ui.resultsSection.layout().addWidget(self.results.widget)
         self.ui.setupSection.layout().addWidget(self.setup.widget)
+        self.widget.minimumWidth = self.refine.least_width  # so that it does not jump when Refine is opened
         self.automatic.set_scene(self._scene)
         self.refine.set_scene(self._scene)
         layout = slicer.app.layoutManager()

@@ -46,6 +46,13 @@ class RefinePanel:
         self._factory = slicer.qSlicerSegmentEditorEffectFactory.instance()
         self._factory.connect("effectRegistered(QString)", self._update_effects)
 
+    @property
+    def least_width(self) -> int:
+        """How wide a section with it must be, pixels."""
+        style = self.widget.style()
+        margins = (style.pixelMetric(one) for one in (qt.QStyle.PM_LayoutLeftMargin, qt.QStyle.PM_LayoutRightMargin))
+        return self.widget.minimumSizeHint.width() + sum(margins)
+
     def set_scene(self, scene: slicer.vtkMRMLScene | None) -> None:
         """Work on a scene."""
         self._scene = scene
