@@ -242,3 +242,24 @@ def new_boxes_have_a_name_and_are_in_the_volume() -> None:
     assert volume.GetName() in box.GetName(), box.GetName()
     assert np.allclose(box.GetCenter(), np.mean(np.reshape(volume_box(volume), (2, 3)), axis=0))
     panel.automatic.region.whole_volume()
+
+
+@test
+def segments_that_change_while_refine_is_folded_log_nothing() -> None:
+    """The harness looks into the log."""
+    volume, panel = _opened()
+    node, (segment_id,) = _segment(panel)
+    panel.ui.refineSection.collapsed = False
+    settle(0.5)
+    panel.ui.refineSection.collapsed = True
+    _paint(node, segment_id, volume)
+    node.GetSegmentation().GetSegment(segment_id).SetName("renamed")
+    node.GetSegmentation().AddEmptySegment("", "added")
+    slicer.util.selectModule("Data")
+    node.GetSegmentation().RemoveSegment(segment_id)
+    settle()
+    open_module()
+    panel.automatic.ui.segmentationSelector.setCurrentNode(None)
+    panel.ui.refineSection.collapsed = False
+    settle(0.5)
+    panel.ui.refineSection.collapsed = True

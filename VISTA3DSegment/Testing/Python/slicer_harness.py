@@ -117,17 +117,27 @@ class Heartbeat:
         self._last = now
 
 
+#: What an editor logs that is used without a node.
+_EDITOR_ERRORS = ("Invalid segment editor parameter set node", "need to set segment editor")
+
+
 class LoggedErrors:
-    """Exceptions that Slicer caught and put into its log since this was made."""
+    """Exceptions that Slicer caught, and errors of the Segment Editor, in its log since this was made."""
 
     def __init__(self) -> None:
         self._model = slicer.app.errorLogModel()
         self._start = self._model.logEntryCount()
 
     def check(self) -> None:
-        """:raises AssertionError: if there are any that name the extension."""
+        """:raises AssertionError: if there are any that name the extension, or an editor without a node."""
         entries = [self._model.logEntryDescription(row) for row in range(self._start, self._model.logEntryCount())]
-        ours = [one for one in entries if "Traceback" in one or ("VISTA3D" in one and "Error" in one)]
+        ours = [
+            one
+            for one in entries
+            if "Traceback" in one
+            or ("VISTA3D" in one and "Error" in one)
+            or any(error in one for error in _EDITOR_ERRORS)
+        ]
         assert not ours, "logged: " + ours[0].strip().splitlines()[-1]
 
 

@@ -11,6 +11,7 @@ import slicer
 
 from ..logic.editing import is_idle, segment_to_select
 from ..logic.signals import Signal
+from ..mrml.parking import parked
 from .ui import load
 
 EFFECT = "VISTA3D"
@@ -23,7 +24,7 @@ class RefinePanel:
     """Shares its node, and so all choices, with the Segment Editor module.
 
     Outside of the module it does nothing: keys, view observations and the active effect are given back by
-    :meth:`exit`, and the node is let go, since two editors on one node would both edit.
+    :meth:`exit`, and the node is exchanged for one of its own, since two editors on one node would both edit.
 
     The editor's own selectors are hidden: it edits what is chosen in the panel. If a script or another editor chooses
     another segmentation for the shared node, ``segmentation_chosen(node)`` tells it, so that the panel follows.
@@ -71,7 +72,9 @@ class RefinePanel:
         self.deactivate()
         self.editor.uninstallKeyboardShortcuts()
         self.editor.removeViewObservations()
-        self.editor.setMRMLSegmentEditorNode(None)
+        shared = self.editor.mrmlSegmentEditorNode()
+        if shared is not None:
+            self.editor.setMRMLSegmentEditorNode(parked(shared))
 
     def scene_closing(self) -> None:
         """The scene is about to be closed."""
@@ -106,7 +109,8 @@ class RefinePanel:
         clicking = node is not None and node.GetActiveEffectName() == EFFECT
         with self._own_choice():
             self.editor.setSegmentationNode(segmentation_node)
-            self.editor.setSourceVolumeNode(volume_node)
+            if segmentation_node is not None:  # without one, the editor takes no volume and logs an error
+                self.editor.setSourceVolumeNode(volume_node)
         if clicking:
             self.activate()
 
