@@ -150,6 +150,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/segmenter.py
   VISTA3DCore/inference/segmenting.py
   VISTA3DCore/inference/session.py
+  VISTA3DCore/inference/storage_order.py
   VISTA3DCore/inference/transfers.py
   VISTA3DCore/inference/windows.py
   VISTA3DCore/network/__init__.py

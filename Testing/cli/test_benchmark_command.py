@@ -133,7 +133,7 @@ def test_a_terminated_run_leaves_no_files_and_no_processes(vista3d_process, tiny
         time.sleep(0.05)
     process.terminate()
     assert process.wait(timeout=60) == 130
-    assert "Cancelled" in process.stderr.read()
+    assert "Canceled" in process.stderr.read()
     assert not [one for one in tmp_path.iterdir() if one.name.startswith("vista3d")]
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

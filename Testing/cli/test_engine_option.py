@@ -48,6 +48,12 @@ def test_segment_writes_the_same_bytes(both, ct_file, tiny_model):
     assert remote == local
 
 
+def test_the_patients_grid_is_an_option_and_the_result_says_so(both, ct_file, tiny_model):
+    local, remote = both("segment", ct_file, "--model", tiny_model, "--grid", "patient")
+    assert local[1]["provenance"]["grid"] == "patient"
+    assert remote == local
+
+
 def test_click_on_a_group_writes_the_same_bytes(both, ct_file, tiny_model):
     place = "--positive", "20,16,18", "--voxel"
     local, remote = both("click", ct_file, "--model", tiny_model, "--class", "kidney", *place)
@@ -83,6 +89,6 @@ def test_ctrl_c_stops_the_engine_process_too(vista3d_process, tiny_model, tmp_pa
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert "Cancelled" in process.stderr.read()
+    assert "Canceled" in process.stderr.read()
     assert not engine.is_running()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["slow.nii.gz"]

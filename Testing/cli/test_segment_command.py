@@ -202,7 +202,7 @@ def test_ctrl_c_stops_and_leaves_nothing(vista3d_process: Callable, tiny_model: 
     time.sleep(1.0)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
-    assert "Cancelled" in process.stderr.read()
+    assert "Canceled" in process.stderr.read()
     assert _names(tmp_path) == ["slow.nii.gz"]
 
 

@@ -42,7 +42,7 @@ class FakeSegmenter:
     def free_caches(self) -> None:
         self.freed += 1
 
-    def open(self, _volume, _progress) -> FakeSession:
+    def open(self, _volume, _progress, **_options) -> FakeSession:
         self.memory.sessions.append(FakeSession())
         return self.memory.sessions[-1]
 

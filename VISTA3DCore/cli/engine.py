@@ -85,6 +85,7 @@ class Wishes:
     engine: Engine = Engine.in_process
     runtime: str = "auto"
     precision: str = "auto"
+    grid: str = "stored"
 
     @property
     def model_options(self) -> dict[str, str]:
@@ -170,7 +171,7 @@ def run(volume: Volume, wishes: Wishes, progress: Progress, quiet: bool = False)
     with loaded(wishes, progress.part(0.0, 0.03)) as segmenter:
         if not quiet:
             say_where(segmenter)
-        with segmenter.open(volume, progress=progress.part(0.03, 0.08)) as session:
+        with segmenter.open(volume, progress=progress.part(0.03, 0.08), grid=wishes.grid) as session:
             segmentation = session.segment(
                 wishes.classes,
                 preset=wishes.preset,

@@ -27,9 +27,9 @@ class RemoteSegmenter:
         self.device, self.device_reason = loaded.device, loaded.device_reason
         self.runtime, self.precision, self.runtime_reason = loaded.runtime, loaded.precision, loaded.runtime_reason
 
-    def open(self, volume: Volume, progress: Progress) -> RemoteSession:
+    def open(self, volume: Volume, progress: Progress, grid: str = "stored") -> RemoteSession:
         """Open a volume; see :meth:`Segmenter.open`."""
-        return self._client.open(volume, **self._asked, progress=progress)
+        return self._client.open(volume, **self._asked, progress=progress, grid=grid)
 
 
 @contextmanager

@@ -38,6 +38,13 @@ class Restoration(str, Enum):
     smooth = "smooth"
 
 
+class Grid(str, Enum):
+    """Where the grid on which the network works begins."""
+
+    stored = "stored"
+    patient = "patient"
+
+
 class Format(str, Enum):
     """Kind of output file."""
 
@@ -86,6 +93,13 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
     restoration: Annotated[
         Restoration, typer.Option(help="nearest: as the reference; smooth: surfaces without steps.")
     ] = Restoration.nearest,
+    grid: Annotated[
+        Grid,
+        typer.Option(
+            help="stored: the model's grid begins at the first voxel, as in the reference; patient: at a corner of the "
+            "patient, so that the order and direction in which voxels are stored change nothing."
+        ),
+    ] = Grid.stored,
     roi: Annotated[
         Corners | None,
         typer.Option("--roi", metavar="R A S R A S", help="Only this box: minimum and maximum corner in RAS mm."),
@@ -153,6 +167,7 @@ def segment(  # noqa: PLR0913, PLR0917 - each parameter is an option
             engine=engine_,
             runtime=runtime.value,
             precision=precision.value,
+            grid=grid.value,
         )
         structures = wishes.check()
         masks = outputs.masks(structures, [structure.index for structure in structures if structure.overlapping])

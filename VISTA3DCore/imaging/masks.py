@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,16 @@ class BitMasks(Mapping[int, np.ndarray]):
         for index in masks:
             packed[index] = masks[index]
         return packed
+
+    def rearranged(self, rearrange: Callable[[np.ndarray], np.ndarray], shape: Sequence[int]) -> BitMasks:
+        """Return the same masks after flips or permutations of the axes.
+
+        :param rearrange: does this to an array [i, j, k] of bytes, and returns one in Fortran order.
+        :param shape: of the result.
+        """
+        changed = BitMasks((), shape)
+        changed._place, changed.bytes = self._place, [rearrange(array) for array in self.bytes]
+        return changed
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return a copy of a mask.

@@ -173,6 +173,7 @@ class Segmenter:
         feature_dtype: str = "float32",
         click_dtype: str = "float16",
         click_cache_bytes: int | None = None,
+        grid: str = "stored",
     ) -> Session:
         """Check and preprocess a volume.
 
@@ -181,17 +182,26 @@ class Segmenter:
         :param click_dtype: in which click features are kept and used, ``float16`` or ``float32``.
         :param click_cache_bytes: budget for kept click features, on the device and on the host each; by default
             shares of the free memory.
-        :raises InputError: if the volume cannot be segmented by this model.
+        :param grid: where the model grid begins: ``stored``, at the first voxel as the image is stored, as in the
+            reference; ``patient``, at a corner of the patient, so that images that are stored in other orders and
+            directions give the same result.
+        :raises InputError: if the volume cannot be segmented by this model, or an option is unknown.
         """
         from VISTA3DCore.inference.session import Session
+        from VISTA3DCore.inference.storage_order import StorageOrder, in_patients_order
 
         check_process()
         dtypes = [lookup(_FEATURE_TYPES, name, "type of features") for name in (feature_dtype, click_dtype)]
+        anchored = lookup(_GRIDS, grid, "model grid")
         check_input(volume, self.config)
-        grid = preprocess(volume, self.config, Progress.of(progress), self.device)
-        return Session(self, grid, volume, *dtypes, click_cache_bytes)
+        order = StorageOrder.of(volume) if anchored else None
+        volume = in_patients_order(volume) if anchored else volume
+        image = preprocess(volume, self.config, Progress.of(progress), self.device)
+        return Session(self, image, volume, *dtypes, click_cache_bytes, order)
 
 
+# Whether the model grid begins at a corner of the patient.
+_GRIDS = {"stored": False, "patient": True}
 _QUICK_WINDOW_MS = 2000.0
 _FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
 

@@ -27,6 +27,7 @@ from VISTA3DCore.inference.preprocessing import ModelGrid
 from VISTA3DCore.inference.region import to_region
 from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter
 from VISTA3DCore.inference.segmenting import AutomaticRequest, AutomaticRuns, Results
+from VISTA3DCore.inference.storage_order import StorageOrder
 from VISTA3DCore.inference.windows import find_preset
 from VISTA3DCore.network.offer import listed
 from VISTA3DCore.progress import Progress
@@ -49,8 +50,9 @@ class Session:
         feature_dtype: torch.dtype,
         click_dtype: torch.dtype,
         click_cache_bytes: int | None,
+        order: StorageOrder | None = None,
     ) -> None:
-        self._segmenter, self._grid = segmenter, grid
+        self._segmenter, self._grid, self._order = segmenter, grid, order
         self._click_dtype, self._click_cache_bytes = click_dtype, click_cache_bytes
         self._affine, self._shape = volume.affine, volume.shape
         self._automatic = AutomaticRuns(segmenter.backend, grid, volume.affine, volume.shape, feature_dtype)
@@ -144,8 +146,10 @@ class Session:
         partial = replace(request, cleanup=None)
 
         def made(results: Results, request: AutomaticRequest) -> Segmentation:
-            provenance = {**self._segmenter.provenance, **request.provenance}
-            return Segmentation(*results, wanted, self._affine.copy(), provenance)
+            about_grid = {} if self._order is None else {"grid": "patient"}
+            provenance = {**self._segmenter.provenance, **about_grid, **request.provenance}
+            found = Segmentation(*results, wanted, self._affine.copy(), provenance)
+            return found if self._order is None else self._order.segmentation(found)
 
         return made(self._automatic.segment(request, Progress.of(progress)), request)
 
@@ -219,8 +223,9 @@ class Session:
         :raises InputError: if the clicks or the base cannot be used. :raises ModelError: if the model takes no clicks.
         :raises Cancelled: if ``progress`` was cancelled; nothing has changed.
         """
-        request = ClickRequest(tuple(clicks), base, settled, policy, variant or self._variant)
-        return self._clicking.click(structure, request, Progress.of(progress))
+        request = self._asked(ClickRequest(tuple(clicks), base, settled, policy, variant or self._variant))
+        found = self._clicking.click(structure, request, Progress.of(progress))
+        return found if self._order is None else self._order.click_result(found, base)
 
     def warm(self, position: Sequence[float], policy: str = "reuse", progress: ProgressLike = None) -> int:
         """Encode the window for a click at a place (RAS mm) ahead of it; return how many windows that took (0 or 1)."""
@@ -246,7 +251,7 @@ class Session:
         if not clicks:
             scores = self._automatic_answer(structure, progress).scores
             return uncertainty_of(scores, np.ones(scores.shape, dtype=bool))
-        request = ClickRequest(tuple(clicks), base, variant=self._variant)
+        request = self._asked(ClickRequest(tuple(clicks), base, variant=self._variant))
         return self._clicking.uncertainty(structure, request, progress)
 
     def suggest(
@@ -265,12 +270,16 @@ class Session:
         """
         progress = Progress.of(progress)
         if clicks:
-            request = ClickRequest(tuple(clicks), base, settled, variant=self._variant)
+            request = self._asked(ClickRequest(tuple(clicks), base, settled, variant=self._variant))
             return self._clicking.suggest(structure, request, count, progress)
         if base is None:
             raise InputError("Without clicks and without a mask there is nothing to suggest; place a first click.")
-        ClickRequest((), base).check_base(self._clicking.interaction.grids)
-        return self._clicking.suggest_from(self._automatic_answer(structure, progress), base, (), count)
+        request = self._asked(ClickRequest((), base))
+        request.check_base(self._clicking.interaction.grids)
+        return self._clicking.suggest_from(self._automatic_answer(structure, progress), request.base, (), count)
+
+    def _asked(self, request: ClickRequest) -> ClickRequest:
+        return request if self._order is None else self._order.request(request)
 
     @property
     def _variant(self) -> str:

@@ -143,6 +143,7 @@ class BlockingClient:
         progress: ProgressLike = None,
         runtime: str = "auto",
         precision: str = "auto",
+        grid: str = "stored",
     ) -> RemoteSession:
         """Open a volume, as :meth:`Segmenter.open` does; what is worth knowing is given as warnings.
 
@@ -151,7 +152,8 @@ class BlockingClient:
         progress = Progress.of(progress)
         loaded = self.load(model, device, progress.part(0.0, 0.3), runtime, precision)
         ref = self.shared.put(volume.array, volume.affine)
-        params = OpenParams(ref, model_on_wire(model), volume.name, volume.modality, str(device), runtime, precision)
+        names = model_on_wire(model), volume.name, volume.modality, str(device)
+        params = OpenParams(ref, *names, runtime, precision, grid)
         opened = None
         try:
             opened = self.call("open", params, progress.part(0.3, 1.0))

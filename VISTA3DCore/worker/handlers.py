@@ -211,7 +211,7 @@ class Handlers:
         segmenter = self._model(params, progress.part(0.0, 0.3))
         started = time.monotonic()
         volume = Volume(array, np.array(params.volume.affine), params.name, params.modality)
-        opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0))
+        opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0), params.grid)
         engine_ms = _since(started)
         config, shape = segmenter.config, opened.session.model_grid[0].shape
         about = {"window": config.window, "spacing": config.spacing, "label_set": config.label_set}

@@ -166,7 +166,7 @@ class LoadResult(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OpenParams(Params):
-    """Preprocess a volume; the engine loads the model if need be."""
+    """Preprocess a volume; the engine loads the model if need be. ``grid``: as :meth:`Segmenter.open` takes it."""
 
     volume: ArrayRef
     model: str
@@ -175,6 +175,7 @@ class OpenParams(Params):
     device: str = "auto"
     runtime: str = "auto"
     precision: str = "auto"
+    grid: str = "stored"
 
 
 @dataclass(frozen=True, eq=False, repr=False)

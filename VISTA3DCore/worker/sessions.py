@@ -114,13 +114,13 @@ class Holdings:
         self._segmenters.move_to_end(key)
         return self._segmenters[key]
 
-    def open(self, volume: Volume, segmenter: Segmenter, progress: Progress) -> Opened:
+    def open(self, volume: Volume, segmenter: Segmenter, progress: Progress, grid: str = "stored") -> Opened:
         """Open a volume with one of the models.
 
         :raises VistaError: as :meth:`Segmenter.open`.
         """
         self.make_room(segmenter)
-        opened = Opened(uuid.uuid4().hex, volume.name, segmenter, segmenter.open(volume, progress))
+        opened = Opened(uuid.uuid4().hex, volume.name, segmenter, segmenter.open(volume, progress, grid=grid))
         self._sessions[opened.id] = opened
         return opened
 
