@@ -43,7 +43,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(tiny: Running) -> None:
     tiny.start(model="vista3d-ct")
     tiny.finish()
     sentence = tiny.heard.sentence("failed")
-    assert sentence.startswith("The model 'vista3d-ct' is not on this computer")
+    assert sentence.startswith("The model 'VISTA3D for CT (NV-Segment-CT)' is not on this computer")
     assert "Setup" in sentence
 
 

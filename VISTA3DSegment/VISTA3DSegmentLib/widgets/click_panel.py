@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import qt
@@ -202,7 +203,7 @@ class ClickPanel:
 def _state(session: ClickSession) -> str:
     """Return what keeps clicks from being answered, with the way to mend it, or what a click does now; rich text."""
     if session.problem is None:
-        return escape(session.state) or _invitation(session)
+        return escape(session.state or _invitation(session))
     link = f' <a href="{_SETUP}">{_("Open Setup")}</a>' if session.problem == session.unready else ""
     return escape(session.problem) + link
 

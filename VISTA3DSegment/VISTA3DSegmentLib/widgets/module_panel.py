@@ -216,7 +216,7 @@ class ModulePanel:
     # What happens elsewhere
 
     def _on_finished(
-        self, segmentation: slicer.vtkMRMLSegmentationNode, _segment_ids: Sequence[str], notes: Sequence[str]
+        self, segmentation: slicer.vtkMRMLSegmentationNode, segment_ids: Sequence[str], notes: Sequence[str]
     ) -> None:
         # Another volume may have been chosen meanwhile, with a segmentation of its own.
         if self._parameters is not None and belongs(segmentation, self._parameters.volume):
