@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -246,7 +247,7 @@ class Compiler:
     def __init__(self, precision: str = "auto") -> None:
         self._openvino = _import()
         try:
-            self._core = self._openvino.Core()
+            self._core = _core(self._openvino)
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         except Exception as error:  # whatever a broken installation raises
             raise RuntimeUnavailableError(_sentence(error)) from error
@@ -306,6 +307,16 @@ def _import() -> ModuleType:
     except Exception as error:  # whatever a broken installation raises
         raise RuntimeUnavailableError(_sentence(error)) from error
     return openvino
+
+
+@cache
+def _core(openvino: ModuleType) -> Any:
+    """Return the one ``Core`` of this process, which lives as long as the process.
+
+    Each one gives the thread that starts it a stack for signals of its own and takes it away when it ends. Two that do
+    not end in the reverse order leave a stack that is gone, and the next signal, such as Ctrl+C, ends the process.
+    """
+    return openvino.Core()
 
 
 @contextmanager
