@@ -1,8 +1,8 @@
 """Draws the module's panel from its .ui files, without Slicer: a stand-in that shows sizes, wrapping and cut text.
 
-Needs PySide6 in an environment of its own: ``python -m venv /tmp/qt && /tmp/qt/bin/pip install PySide6-Essentials``::
+Needs PySide6 in an environment of its own: ``python -m venv qt && qt/bin/pip install PySide6-Essentials``::
 
-    QT_QPA_PLATFORM=offscreen /tmp/qt/bin/python Testing/extension/draw_panels.py FOLDER
+    QT_QPA_PLATFORM=offscreen qt/bin/python Testing/extension/draw_panels.py FOLDER
 
 Writes a picture for each theme, font size and width, with every section open, and prints which texts are cut and how
 wide each panel must be. Slicer's own widgets are replaced by simple ones of about the same size, so this shows what the
