@@ -185,7 +185,7 @@ def test_what_is_not_installed_is_said_first(script: Script) -> None:
 def test_one_run_at_a_time(script: Script) -> None:
     def second() -> None:
         script.waits.clear()
-        with pytest.raises(InputError, match="A run is going on"):
+        with pytest.raises(InputError, match="A run is in progress; cancel it first"):
             script.vista.segment(script.volume, LIVER)
 
     script.waits.append(second)
