@@ -4,9 +4,10 @@ Needs PySide6 in an environment of its own: ``python -m venv qt && qt/bin/pip in
 
     QT_QPA_PLATFORM=offscreen qt/bin/python Testing/extension/draw_panels.py FOLDER
 
-Writes a picture for each theme, font size and width, with every section open, and prints which texts are cut and how
-wide each panel must be. Slicer's own widgets are replaced by simple ones of about the same size, so this shows what the
-files ask for, not what Slicer makes of it: the tests in ``VISTA3DSegment/Testing/Python`` take pictures of that.
+Writes a picture for each theme, font size and width, with every section open, and ``panel.png`` for the README;
+prints which texts are cut and how wide each panel must be. Slicer's own widgets are replaced by simple ones of about
+the same size, so this shows what the files ask for, not what Slicer makes of it: the tests in
+``VISTA3DSegment/Testing/Python`` take pictures of that.
 """
 
 from __future__ import annotations
@@ -46,6 +47,24 @@ TEXTS = {
     "latencyLabel": "Last click: 0.42 s (0.31 s in the engine).",
     "modelLabel": "Model: VISTA3D for CT (NV-Segment-CT) (chosen in the VISTA3D module).",
     "stateLabel": LONG,
+}
+# What it says on an ordinary day, for the picture in the README.
+EXAMPLE_TEXTS = {
+    "estimateLabel": "About 40 seconds on this graphics card.",
+    "summaryLabel": "77 of 112 structures were found.\nNot found in the volume: prostate and 34 more.",
+    "latencyLabel": "Last click: 0.42 s (0.31 s in the engine).",
+    "stateLabel": "Ready: click what belongs to 'liver', Ctrl+click what does not.",
+}
+EXAMPLE_CHOICES = {
+    "volumeSelector": "CT abdomen",
+    "segmentationSelector": "CT abdomen segmentation",
+    "structuresSelector": "Everything (117 structures)",
+    "modelSelector": "VISTA3D for CT",
+    "deviceSelector": "Graphics card",
+    "qualitySelector": "Standard",
+    "regionSelector": "Whole volume",
+    "objectBox": "liver",
+    "pointsSelector": "None",
 }
 
 
@@ -184,6 +203,32 @@ def palette(theme: str) -> QPalette:
     return found
 
 
+def draw_example(path: Path) -> None:
+    """Write the picture of the README: the panel as it looks in use, without Setup and messages."""
+    whole, _ = panel()
+    for name, text in EXAMPLE_TEXTS.items():
+        whole.findChild(QLabel, name).setText(text)
+    for name, text in EXAMPLE_CHOICES.items():
+        box = whole.findChild(QComboBox, name)
+        box.clear()
+        box.addItem(text)
+    for name in ("cleanupBox", "keepEmptyBox"):
+        whole.findChild(QAbstractButton, name).setChecked(False)
+    for name in ("keepBox", "positiveButton"):
+        whole.findChild(QAbstractButton, name).setChecked(True)
+    hidden = [one for one in whole.findChildren(QFrame) if one.objectName() == "message"]
+    for one in [*hidden, whole.findChild(QWidget, "setupSection")]:
+        one.hide()
+    for button in whole.findChild(QWidget, "resultsSection").findChildren(QAbstractButton):
+        button.setEnabled(True)
+    whole.resize(380, 100)
+    whole.show()
+    QApplication.processEvents()
+    whole.resize(380, whole.heightForWidth(380) if whole.hasHeightForWidth() else whole.sizeHint().height())
+    QApplication.processEvents()
+    whole.grab().save(str(path))
+
+
 def main(folder: Path) -> None:
     app = QApplication([])
     app.setStyle("Fusion")
@@ -210,6 +255,9 @@ def main(folder: Path) -> None:
         if theme == THEMES[0]:
             wide = {part: widget.minimumSizeHint().width() for part, widget in parts.items()}
             print(name, "cut:", cut_texts(whole), "panel:", whole.width(), "at least:", wide)
+    app.setPalette(palette("light"))
+    app.setFont(QFont("DejaVu Sans", 9))
+    draw_example(folder / "panel.png")
 
 
 if __name__ == "__main__":
