@@ -121,8 +121,24 @@ def test_five_clicks_find_what_the_model_does_not_claim(clicked):
     assert dices[5] > 0.6
 
 
+def test_clicks_on_the_results_of_claimed_structures_do_no_harm(ct_data):
+    """As ``vista3d evaluate clicks --claimed`` measures: what a user gets, from the result that a user gets."""
+    folder = ct_data / "ts_example_ct"
+    volume = Volume.read(folder / "ct.nii.gz")
+    reference = np.asarray(nibabel.load(folder / "label_vista3d.nii.gz").dataobj)
+    with Segmenter.from_pretrained("mini", device="cpu").open(volume) as session:
+        found = session.segment("everything", preset="paper", restoration="smooth")
+        shown = [one for one in found.structures if np.any(reference == one.index)]
+        targets = [(one.name, reference == one.index, found[one.name]) for one in shown]
+        curves = np.array([honest(session, name, target, volume.affine, mask).dice for name, target, mask in targets])
+
+    assert len(curves) > 20
+    assert np.all(np.diff(curves.mean(0)[[0, 1, 3, 5]]) > 0)
+    assert np.all(curves.min(1) > curves[:, 0] - 0.02)
+
+
 @pytest.mark.xfail(
-    strict=True, reason="the click branch has learned for a quarter of an hour: on good automatic results clicks cost"
+    strict=True, reason="clicks of the small model change only what is near them, because it has learned too little"
 )
 def test_five_clicks_improve_automatic_results(clicked):
     dices = clicked(TEN, automatic=True)
