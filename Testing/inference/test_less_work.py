@@ -151,7 +151,7 @@ def test_a_structure_that_goes_on_is_followed_everywhere():
     image = with_liver(patient((55, 58, 45), (48, 22, 200)), (20, 58, 45), 8)
     image[20:100, 58, 45] = 800  # a vessel, too thin for the coarse look
     session, _ = opened(image)
-    with pytest.warns(SlowerWarning, match="goes on"):
+    with pytest.warns(SlowerWarning, match="continues where a coarse look saw its end"):
         localized = session.segment("liver", localize=True)
 
     np.testing.assert_array_equal(localized.labels, session.segment("liver").labels)
