@@ -156,7 +156,9 @@ def test_two_hundred_volumes_leave_nothing(engine, process, tiny_model, phantom)
                 session.segment("liver")
                 session.click("lung tumor", clicks)
         if cycle in (39, 199):
-            sizes.append((process.memory_info().rss, process.num_fds(), process.num_threads()))
+            # Freed pages stay resident for a while, up to 50 MB of them; what is allocated shows a leak.
+            memory = process.memory_info()
+            sizes.append((getattr(memory, "data", memory.rss), process.num_fds(), process.num_threads()))
     (before, *counts), (after, *later) = sizes
     assert after - before < 10 * MB
     assert counts == later
