@@ -40,15 +40,21 @@ def test_cancelled_at_any_moment(engine, process, phantom, tiny_model):
         started = time.monotonic()
         expected = session.segment("liver", streaming=True).labels
         duration = time.monotonic() - started
-        before = process.memory_info().rss
+        before = allocated(process)
         late = [seconds_to_stop(session, moment) for moment in random.uniform(0.0, duration, 20)]
         # Noticing the wish takes a poll of 0.05 s here; the machine may be busy.
         assert np.median(late) < 2 * duration / WINDOWS + 0.1
         assert max(late) < duration + 0.5
         np.testing.assert_array_equal(session.segment("liver", streaming=True).labels, expected)
     # The C library keeps some tens of megabytes between two requests, but not for good.
-    assert process.memory_info().rss - before < 30 * MB
+    assert allocated(process) - before < 30 * MB
     assert arrays_of(engine.shared.path) == []
+
+
+def allocated(process: psutil.Process) -> int:
+    """Return the bytes that a process has for data; freed pages may stay resident for a while, up to 50 MB of them."""
+    memory = process.memory_info()
+    return getattr(memory, "data", memory.rss)
 
 
 def seconds_to_stop(session, moment: float) -> float:
@@ -156,9 +162,7 @@ def test_two_hundred_volumes_leave_nothing(engine, process, tiny_model, phantom)
                 session.segment("liver")
                 session.click("lung tumor", clicks)
         if cycle in (39, 199):
-            # Freed pages stay resident for a while, up to 50 MB of them; what is allocated shows a leak.
-            memory = process.memory_info()
-            sizes.append((getattr(memory, "data", memory.rss), process.num_fds(), process.num_threads()))
+            sizes.append((allocated(process), process.num_fds(), process.num_threads()))
     (before, *counts), (after, *later) = sizes
     assert after - before < 10 * MB
     assert counts == later
