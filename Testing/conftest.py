@@ -35,8 +35,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint with seeded random weights: the real architecture, as narrow and coarse as it gets."""
     import torch
 
+    from VISTA3DCore.models.checkpoints import save_checkpoint
     from VISTA3DCore.network.architecture import build_network
-    from VISTA3DCore.network.checkpoints import save_checkpoint
     from VISTA3DCore.network.config import ModelConfig
 
     config = ModelConfig(
@@ -56,7 +56,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def claiming_model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny model with claims: it offers the liver and, by painted CTs alone, the right kidney."""
-    from VISTA3DCore.network.claims import Claim, Claims, with_claims
+    from VISTA3DCore.models.claims import Claim, Claims, with_claims
 
     figures = {
         1: Claim(0.912, 24, False),

@@ -7,6 +7,38 @@ set(CORE_SCRIPTS
   VISTA3DCore/anatomy/loading.py
   VISTA3DCore/anatomy/naming.py
   VISTA3DCore/anatomy/structure.py
+  VISTA3DCore/backends/__init__.py
+  VISTA3DCore/backends/cuda/__init__.py
+  VISTA3DCore/backends/cuda/backend.py
+  VISTA3DCore/backends/cuda/cudnn.py
+  VISTA3DCore/backends/cuda/fused_click_head.py
+  VISTA3DCore/backends/cuda/fused_network.py
+  VISTA3DCore/backends/cuda/graphs.py
+  VISTA3DCore/backends/cuda/kernels/__init__.py
+  VISTA3DCore/backends/cuda/kernels/choice.py
+  VISTA3DCore/backends/cuda/kernels/convolution.py
+  VISTA3DCore/backends/cuda/kernels/cuda_convolve.py
+  VISTA3DCore/backends/cuda/kernels/nvrtc.py
+  VISTA3DCore/backends/cuda/kernels/operations.py
+  VISTA3DCore/backends/cuda/kernels/trials.py
+  VISTA3DCore/backends/cuda/kernels/triton_classify.py
+  VISTA3DCore/backends/cuda/kernels/triton_collapse.py
+  VISTA3DCore/backends/cuda/kernels/triton_convolve.py
+  VISTA3DCore/backends/cuda/kernels/triton_normalize.py
+  VISTA3DCore/backends/cuda/kernels/triton_rows.py
+  VISTA3DCore/backends/cuda/startup.py
+  VISTA3DCore/backends/devices.py
+  VISTA3DCore/backends/forking.py
+  VISTA3DCore/backends/memory.py
+  VISTA3DCore/backends/openvino/__init__.py
+  VISTA3DCore/backends/openvino/backend.py
+  VISTA3DCore/backends/openvino/normalization.py
+  VISTA3DCore/backends/openvino/winograd.py
+  VISTA3DCore/backends/processor.py
+  VISTA3DCore/backends/selection.py
+  VISTA3DCore/backends/torch_backend.py
+  VISTA3DCore/backends/torch_bfloat16.py
+  VISTA3DCore/backends/transfers.py
   VISTA3DCore/child_processes.py
   VISTA3DCore/cli/__init__.py
   VISTA3DCore/cli/__main__.py
@@ -46,6 +78,31 @@ set(CORE_SCRIPTS
   VISTA3DCore/cli/tables.py
   VISTA3DCore/cli/train.py
   VISTA3DCore/cli/training_run.py
+  VISTA3DCore/engine/__init__.py
+  VISTA3DCore/engine/__main__.py
+  VISTA3DCore/engine/arrays.py
+  VISTA3DCore/engine/blocking.py
+  VISTA3DCore/engine/client.py
+  VISTA3DCore/engine/coding.py
+  VISTA3DCore/engine/connection.py
+  VISTA3DCore/engine/diagnosis.py
+  VISTA3DCore/engine/environment.py
+  VISTA3DCore/engine/errors.py
+  VISTA3DCore/engine/framing.py
+  VISTA3DCore/engine/handlers.py
+  VISTA3DCore/engine/jobs.py
+  VISTA3DCore/engine/keeper.py
+  VISTA3DCore/engine/lifetime.py
+  VISTA3DCore/engine/messages.py
+  VISTA3DCore/engine/model_management.py
+  VISTA3DCore/engine/model_messages.py
+  VISTA3DCore/engine/partial_results.py
+  VISTA3DCore/engine/protocol.py
+  VISTA3DCore/engine/remote.py
+  VISTA3DCore/engine/server.py
+  VISTA3DCore/engine/sessions.py
+  VISTA3DCore/engine/supervisor.py
+  VISTA3DCore/engine/transports.py
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
   VISTA3DCore/evaluation/benchmark/__init__.py
@@ -88,13 +145,18 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/__init__.py
   VISTA3DCore/imaging/averaging.py
   VISTA3DCore/imaging/clicks.py
-  VISTA3DCore/imaging/compression.py
-  VISTA3DCore/imaging/dicom.py
+  VISTA3DCore/imaging/components.py
+  VISTA3DCore/imaging/formats/__init__.py
+  VISTA3DCore/imaging/formats/compression.py
+  VISTA3DCore/imaging/formats/dicom.py
+  VISTA3DCore/imaging/formats/itk.py
+  VISTA3DCore/imaging/formats/markups.py
+  VISTA3DCore/imaging/formats/nifti.py
+  VISTA3DCore/imaging/formats/seg_nrrd.py
+  VISTA3DCore/imaging/formats/seg_reading.py
   VISTA3DCore/imaging/geometry.py
-  VISTA3DCore/imaging/itk.py
-  VISTA3DCore/imaging/markups.py
   VISTA3DCore/imaging/masks.py
-  VISTA3DCore/imaging/nifti.py
+  VISTA3DCore/imaging/morphology.py
   VISTA3DCore/imaging/output.py
   VISTA3DCore/imaging/packages.py
   VISTA3DCore/imaging/phantom.py
@@ -104,99 +166,67 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/resampling.py
   VISTA3DCore/imaging/result_files.py
   VISTA3DCore/imaging/samples.py
-  VISTA3DCore/imaging/seg_nrrd.py
-  VISTA3DCore/imaging/seg_reading.py
   VISTA3DCore/imaging/segmentation.py
   VISTA3DCore/imaging/staging.py
   VISTA3DCore/imaging/torch_sampler.py
   VISTA3DCore/imaging/volume.py
   VISTA3DCore/imaging/writers.py
   VISTA3DCore/inference/__init__.py
-  VISTA3DCore/inference/answers.py
-  VISTA3DCore/inference/automatic.py
-  VISTA3DCore/inference/block_sums.py
-  VISTA3DCore/inference/body.py
-  VISTA3DCore/inference/cleanup.py
-  VISTA3DCore/inference/click_cache.py
-  VISTA3DCore/inference/click_growth.py
-  VISTA3DCore/inference/click_history.py
-  VISTA3DCore/inference/click_reach.py
-  VISTA3DCore/inference/click_restoration.py
-  VISTA3DCore/inference/click_scores.py
-  VISTA3DCore/inference/click_thinning.py
-  VISTA3DCore/inference/click_windows.py
-  VISTA3DCore/inference/clicking.py
-  VISTA3DCore/inference/components.py
-  VISTA3DCore/inference/device_memory.py
+  VISTA3DCore/inference/automatic/__init__.py
+  VISTA3DCore/inference/automatic/block_sums.py
+  VISTA3DCore/inference/automatic/body.py
+  VISTA3DCore/inference/automatic/cleanup.py
+  VISTA3DCore/inference/automatic/device_memory.py
+  VISTA3DCore/inference/automatic/feature_cache.py
+  VISTA3DCore/inference/automatic/feature_map.py
+  VISTA3DCore/inference/automatic/labels.py
+  VISTA3DCore/inference/automatic/localize.py
+  VISTA3DCore/inference/automatic/patches.py
+  VISTA3DCore/inference/automatic/predictor.py
+  VISTA3DCore/inference/automatic/progressive.py
+  VISTA3DCore/inference/automatic/resample_on_device.py
+  VISTA3DCore/inference/automatic/resample_to_input.py
+  VISTA3DCore/inference/automatic/row_sums.py
+  VISTA3DCore/inference/automatic/scope.py
+  VISTA3DCore/inference/clicks/__init__.py
+  VISTA3DCore/inference/clicks/cache.py
+  VISTA3DCore/inference/clicks/click_session.py
+  VISTA3DCore/inference/clicks/fold.py
+  VISTA3DCore/inference/clicks/history.py
+  VISTA3DCore/inference/clicks/prompt_selection.py
+  VISTA3DCore/inference/clicks/propagation.py
+  VISTA3DCore/inference/clicks/reach.py
+  VISTA3DCore/inference/clicks/refinement.py
+  VISTA3DCore/inference/clicks/resample_to_input.py
+  VISTA3DCore/inference/clicks/results.py
+  VISTA3DCore/inference/clicks/scores.py
+  VISTA3DCore/inference/clicks/suggestions.py
+  VISTA3DCore/inference/clicks/windows.py
   VISTA3DCore/inference/device_preprocessing.py
-  VISTA3DCore/inference/device_restoration.py
-  VISTA3DCore/inference/devices.py
-  VISTA3DCore/inference/diagnosis.py
-  VISTA3DCore/inference/feature_map.py
-  VISTA3DCore/inference/forking.py
-  VISTA3DCore/inference/guidance.py
-  VISTA3DCore/inference/interactive.py
-  VISTA3DCore/inference/locating.py
-  VISTA3DCore/inference/morphology.py
-  VISTA3DCore/inference/patches.py
   VISTA3DCore/inference/preprocessing.py
-  VISTA3DCore/inference/progressive.py
-  VISTA3DCore/inference/refinement.py
   VISTA3DCore/inference/region.py
-  VISTA3DCore/inference/restoration.py
-  VISTA3DCore/inference/retention.py
-  VISTA3DCore/inference/row_sums.py
-  VISTA3DCore/inference/scope.py
   VISTA3DCore/inference/segmenter.py
-  VISTA3DCore/inference/segmenting.py
   VISTA3DCore/inference/session.py
   VISTA3DCore/inference/storage_order.py
-  VISTA3DCore/inference/transfers.py
   VISTA3DCore/inference/windows.py
+  VISTA3DCore/models/__init__.py
+  VISTA3DCore/models/acquisition.py
+  VISTA3DCore/models/checkpoints.py
+  VISTA3DCore/models/claims.py
+  VISTA3DCore/models/digests.py
+  VISTA3DCore/models/downloads.py
+  VISTA3DCore/models/hub.py
+  VISTA3DCore/models/mapped_weights.py
+  VISTA3DCore/models/model_folder.py
+  VISTA3DCore/models/offer.py
+  VISTA3DCore/models/registry.py
+  VISTA3DCore/models/sidecar.py
+  VISTA3DCore/models/store.py
   VISTA3DCore/network/__init__.py
-  VISTA3DCore/network/acquisition.py
   VISTA3DCore/network/architecture.py
-  VISTA3DCore/network/backends/__init__.py
-  VISTA3DCore/network/backends/cuda_backend.py
-  VISTA3DCore/network/backends/cuda_start.py
-  VISTA3DCore/network/backends/cudnn.py
-  VISTA3DCore/network/backends/fused_click_head.py
-  VISTA3DCore/network/backends/fused_network.py
-  VISTA3DCore/network/backends/graphs.py
-  VISTA3DCore/network/backends/kernels/__init__.py
-  VISTA3DCore/network/backends/kernels/choice.py
-  VISTA3DCore/network/backends/kernels/convolution.py
-  VISTA3DCore/network/backends/kernels/cuda_convolve.py
-  VISTA3DCore/network/backends/kernels/nvrtc.py
-  VISTA3DCore/network/backends/kernels/operations.py
-  VISTA3DCore/network/backends/kernels/trials.py
-  VISTA3DCore/network/backends/kernels/triton_classify.py
-  VISTA3DCore/network/backends/kernels/triton_collapse.py
-  VISTA3DCore/network/backends/kernels/triton_convolve.py
-  VISTA3DCore/network/backends/kernels/triton_normalise.py
-  VISTA3DCore/network/backends/kernels/triton_rows.py
-  VISTA3DCore/network/backends/memory.py
-  VISTA3DCore/network/backends/openvino_backend.py
-  VISTA3DCore/network/backends/openvino_normalisation.py
-  VISTA3DCore/network/backends/openvino_winograd.py
-  VISTA3DCore/network/backends/processor.py
-  VISTA3DCore/network/backends/selection.py
-  VISTA3DCore/network/backends/torch_backend.py
-  VISTA3DCore/network/backends/torch_bfloat16.py
-  VISTA3DCore/network/checkpoints.py
-  VISTA3DCore/network/claims.py
   VISTA3DCore/network/click_head.py
   VISTA3DCore/network/config.py
-  VISTA3DCore/network/digests.py
-  VISTA3DCore/network/downloads.py
   VISTA3DCore/network/folding.py
-  VISTA3DCore/network/hub.py
-  VISTA3DCore/network/mapped_weights.py
-  VISTA3DCore/network/model_folder.py
-  VISTA3DCore/network/offer.py
-  VISTA3DCore/network/registry.py
-  VISTA3DCore/network/sidecar.py
-  VISTA3DCore/network/store.py
   VISTA3DCore/network/streamed_attention.py
   VISTA3DCore/network/whole_attention.py
   VISTA3DCore/packages.py
@@ -256,37 +286,13 @@ set(CORE_SCRIPTS
   VISTA3DCore/training/synthetic.py
   VISTA3DCore/training/targets.py
   VISTA3DCore/training/validation.py
-  VISTA3DCore/worker/__init__.py
-  VISTA3DCore/worker/__main__.py
-  VISTA3DCore/worker/arrays.py
-  VISTA3DCore/worker/blocking.py
-  VISTA3DCore/worker/client.py
-  VISTA3DCore/worker/coding.py
-  VISTA3DCore/worker/connection.py
-  VISTA3DCore/worker/environment.py
-  VISTA3DCore/worker/errors.py
-  VISTA3DCore/worker/framing.py
-  VISTA3DCore/worker/growing.py
-  VISTA3DCore/worker/handlers.py
-  VISTA3DCore/worker/housekeeping.py
-  VISTA3DCore/worker/jobs.py
-  VISTA3DCore/worker/keeper.py
-  VISTA3DCore/worker/lifetime.py
-  VISTA3DCore/worker/messages.py
-  VISTA3DCore/worker/model_messages.py
-  VISTA3DCore/worker/protocol.py
-  VISTA3DCore/worker/remote.py
-  VISTA3DCore/worker/server.py
-  VISTA3DCore/worker/sessions.py
-  VISTA3DCore/worker/supervisor.py
-  VISTA3DCore/worker/transports.py
   )
 
 set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
+  VISTA3DCore/backends/cuda/kernels/convolve.cu
   VISTA3DCore/evaluation/paper_table.json
-  VISTA3DCore/network/backends/kernels/convolve.cu
   VISTA3DCore/training/hu_statistics.json
   VISTA3DCore/training/stages/automatic-finetuning.yaml
   VISTA3DCore/training/stages/automatic.yaml

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.geometry import ras_orientation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.cleanup import Cleanup, remove_specks
+from VISTA3DCore.inference.automatic.cleanup import Cleanup, remove_specks
 
 SLAB_MM = 60.0
 CT = catalogue()

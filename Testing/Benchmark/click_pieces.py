@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv3d, gelu, instance_norm
 
-from VISTA3DCore.network.backends.processor import has_bfloat16
+from VISTA3DCore.backends.processor import has_bfloat16
 from VISTA3DCore.network.folding import folded_convolution, folded_tail
 
 Form = Callable[[torch.Tensor], torch.Tensor]

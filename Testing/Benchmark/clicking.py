@@ -92,7 +92,7 @@ def _measure(options: argparse.Namespace) -> dict:
 def _run_forward(network, config, _) -> dict:
     import torch
 
-    from VISTA3DCore.network.backends.torch_backend import TorchBackend
+    from VISTA3DCore.backends.torch_backend import TorchBackend
 
     TorchBackend(network, config).click_features(torch.rand(1, 1, *config.window))
     return {}
@@ -174,7 +174,7 @@ def _memory(session) -> dict:
 
 def _session(network, config, volume):
     from VISTA3DCore import Segmenter
-    from VISTA3DCore.network.backends.torch_backend import TorchBackend
+    from VISTA3DCore.backends.torch_backend import TorchBackend
 
     window = 2 * config.width * int(np.prod(config.window)) // 8
     return Segmenter(TorchBackend(network, config)).open(volume, click_cache_bytes=CACHED_WINDOWS * window)

@@ -25,9 +25,9 @@ from skimage import measure
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.imaging.components import label_components
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.components import label_components
-from VISTA3DCore.inference.refinement import refine
+from VISTA3DCore.inference.clicks.refinement import refine
 
 BONE_HU = 200
 CORNERS = np.ones((3, 3, 3))

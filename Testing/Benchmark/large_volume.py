@@ -26,8 +26,8 @@ from VISTA3DCore.child_processes import child_environment, python_command
 from VISTA3DCore.imaging.output import write_files
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.writers import encode_nifti
+from VISTA3DCore.models.checkpoints import save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 
 PROMISE = 600e6

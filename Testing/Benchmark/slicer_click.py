@@ -18,8 +18,8 @@ import refinement_helpers
 from engine_helpers import EventLoop
 from refinement_helpers import Clicking
 
-from VISTA3DCore.worker.arrays import SharedDirectory
-from VISTA3DCore.worker.protocol import ArrayRef, ClickAnswer, ClickParams
+from VISTA3DCore.engine.arrays import SharedDirectory
+from VISTA3DCore.engine.protocol import ArrayRef, ClickAnswer, ClickParams
 from VISTA3DSegmentLib.logic.stepping import Stepping
 
 SHAPE, SPACING = (512, 512, 300), (0.7, 0.7, 1.0)

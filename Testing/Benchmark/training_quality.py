@@ -21,8 +21,8 @@ from unittest import mock
 import torch
 
 from VISTA3DCore.evaluation.data_list import DataList, read_data_list
-from VISTA3DCore.network.checkpoints import load_checkpoint
-from VISTA3DCore.network.store import ModelStore
+from VISTA3DCore.models.checkpoints import load_checkpoint
+from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.training import loop
 from VISTA3DCore.training.plan import Choices, planned
 from VISTA3DCore.training.recipe import read_recipe

@@ -17,8 +17,8 @@ from matplotlib.image import imread
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging import samples
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
-from VISTA3DCore.network.claims import Claim, Claims, with_claims
+from VISTA3DCore.models.checkpoints import load_checkpoint, save_checkpoint
+from VISTA3DCore.models.claims import Claim, Claims, with_claims
 
 
 class Written:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from VISTA3DCore import __version__
-from VISTA3DCore.network.checkpoints import inspect_checkpoint
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.checkpoints import inspect_checkpoint
+from VISTA3DCore.models.registry import REGISTRY
 
 COMMANDS = [
     [],

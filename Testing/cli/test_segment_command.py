@@ -17,8 +17,8 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.image import imread
 
-from VISTA3DCore.inference.cleanup import Cleanup
-from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
+from VISTA3DCore.inference.automatic.cleanup import Cleanup
+from VISTA3DCore.models.checkpoints import load_checkpoint, save_checkpoint
 
 
 def _names(folder: Path) -> list[str]:

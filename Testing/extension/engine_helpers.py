@@ -13,8 +13,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from VISTA3DCore.worker.environment import clean_environment
-from VISTA3DCore.worker.transports import ChildProcess
+from VISTA3DCore.engine.environment import clean_environment
+from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DSegmentLib.logic.engine import Engine
 
 PATIENCE_S = 120.0

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from VISTA3DCore.worker.arrays import SharedDirectory
+from VISTA3DCore.engine.arrays import SharedDirectory
 from VISTA3DSegmentLib.logic.bases import Bases, Grid
 from VISTA3DSegmentLib.mrml.boxes import box_of, intersection, shape_of, slices, union
 from VISTA3DSegmentLib.mrml.fingerprints import Fingerprint

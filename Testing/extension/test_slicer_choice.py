@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from logic_helpers import Heard, MemoryStore
 
-from VISTA3DCore.network.model_folder import ModelFolder
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.model_folder import ModelFolder
+from VISTA3DCore.models.registry import REGISTRY
 from VISTA3DSegmentLib.logic.choice import ChosenModel, installed_models, offered_devices, offered_models
 from VISTA3DSegmentLib.logic.settings import Settings
 

@@ -13,9 +13,9 @@ from engine_helpers import EngineUnderTest, running_engine
 from engine_processes import coarse_phantom, is_alive, wait_until
 from logic_helpers import SHAPE, Answers, Heard, assert_sentence
 
+from VISTA3DCore.engine.keeper import Patience
+from VISTA3DCore.engine.protocol import LoadParams, OpenParams, SegmentParams, WorkerGoneError
 from VISTA3DCore.errors import Cancelled, OutputError, UnknownStructureError, VistaError
-from VISTA3DCore.worker.keeper import Patience
-from VISTA3DCore.worker.protocol import LoadParams, OpenParams, SegmentParams, WorkerGoneError
 from VISTA3DSegmentLib.logic.engine import Engine
 from VISTA3DSegmentLib.logic.wording import for_panel
 

@@ -8,8 +8,8 @@ import pytest
 from engine_helpers import running_engine
 from logic_helpers import Heard, assert_sentence
 
-from VISTA3DCore.inference.diagnosis import cards_in
-from VISTA3DCore.worker.protocol import DiagnoseResult
+from VISTA3DCore.engine.diagnosis import cards_in
+from VISTA3DCore.engine.protocol import DiagnoseResult
 from VISTA3DSegmentLib.logic.findings import FINE, NOTE, PROBLEM, Doctor, findings_of, long_path_problem
 from VISTA3DSegmentLib.logic.housekeeping import Housekeeping
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from gui_code import MODULE, UiFile, python_files, ui_files
 
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.registry import REGISTRY
 from VISTA3DSegmentLib.logic.wording import for_panel, title_of
 
 CORE = MODULE.parent / "VISTA3DCore"
 #: Rooms whose sentences reach Slicer, and those among them that know the command line's words.
-ROOMS = ("anatomy", "imaging", "inference", "network", "worker")
-SPEAKING = ("inference", "network", "worker")
+ROOMS = ("anatomy", "imaging", "inference", "network", "models", "backends", "engine")
+SPEAKING = ("inference", "network", "models", "backends", "engine")
 BRITISH = re.compile(
     r"\b\w*(colour|centre\b|neighbour|behaviour|favour|tumour|millimetre|normalis|initialis|optimis|recognis|licence"
     r"|cancelled|labelled|\bgrey)\w*",

@@ -17,7 +17,7 @@ from VISTA3DSegmentLib.locating import find_core
 print(find_core()); find_core()
 import VISTA3DCore
 from VISTA3DCore import errors
-from VISTA3DCore.worker.environment import worker_command
+from VISTA3DCore.engine.environment import worker_command
 print(VISTA3DCore.__file__); print(errors.__file__); print(worker_command()[-1])
 """
 

@@ -12,7 +12,7 @@ from engine_processes import is_alive, wait_until
 from local_hub import COMMIT, Hub, Served
 from logic_helpers import Heard, MemoryStore, assert_sentence
 
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.registry import REGISTRY
 from VISTA3DSegmentLib.logic.housekeeping import Housekeeping
 from VISTA3DSegmentLib.logic.models import LoadedModel, ModelManager
 from VISTA3DSegmentLib.logic.settings import Settings

@@ -10,8 +10,8 @@ import slicer
 from engine_helpers import EngineUnderTest, running_engine
 from logic_helpers import Answers, add_transform, add_volume, assert_sentence, new_scene, rotated
 
+from VISTA3DCore.engine.protocol import LoadParams, SegmentParams
 from VISTA3DCore.errors import Cancelled, InputError
-from VISTA3DCore.worker.protocol import LoadParams, SegmentParams
 from VISTA3DSegmentLib.logic.volumes import OpenedVolumes
 
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from gui_code import MODULE, CodeFile
 from slicer_facts import SlicerFacts
 
-from VISTA3DCore.worker.transports import Transport
+from VISTA3DCore.engine.transports import Transport
 
 FACTS = SlicerFacts.read()
 PROCESS = MODULE / "VISTA3DSegmentLib/process.py"

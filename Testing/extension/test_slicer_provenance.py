@@ -11,7 +11,7 @@ from mrml_scene import AFFINES, SHAPE, Application, ball, middle_of, places_in_w
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.seg_reading import StoredSegmentation
+from VISTA3DCore.imaging.formats.seg_reading import StoredSegmentation
 from VISTA3DCore.imaging.segmentation import Segmentation as EngineSegmentation
 from VISTA3DSegmentLib.mrml.clicks import ClickList, StoredClick, read_clicks, store_clicks
 from VISTA3DSegmentLib.mrml.provenance import KEYS, read_provenance, store_provenance

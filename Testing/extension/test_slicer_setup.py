@@ -15,8 +15,8 @@ from engine_helpers import EventLoop
 from logic_helpers import Heard, MemoryStore, assert_sentence
 from packaging.requirements import Requirement
 
-from VISTA3DCore.worker.keeper import Patience
-from VISTA3DCore.worker.transports import ChildProcess
+from VISTA3DCore.engine.keeper import Patience
+from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DSegmentLib.logic.engine import Engine
 from VISTA3DSegmentLib.logic.settings import Settings
 from VISTA3DSegmentLib.logic.setup import BROKEN, MISSING, READY, RESTART, Setup, Tools, installed_version

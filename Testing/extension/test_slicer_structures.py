@@ -8,8 +8,8 @@ import slicer
 from logic_helpers import Heard, MemoryStore, add_transform, add_volume, assert_sentence, new_scene, rotated
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.engine.protocol import ClaimInfo, ClaimsInfo
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.worker.protocol import ClaimInfo, ClaimsInfo
 from VISTA3DSegmentLib.logic.settings import Settings
 from VISTA3DSegmentLib.logic.structures import ALL, NONE, SOME, Group, StructureChoice
 from VISTA3DSegmentLib.mrml.matrices import to_matrix

@@ -7,7 +7,7 @@ import sys
 from engine_helpers import EngineUnderTest, running_engine
 from logic_helpers import Answers, Heard
 
-from VISTA3DCore.worker.keeper import Patience
+from VISTA3DCore.engine.keeper import Patience
 from VISTA3DSegmentLib.logic.signals import Signal
 from VISTA3DSegmentLib.logic.trouble import EngineTrouble
 

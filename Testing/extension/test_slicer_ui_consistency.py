@@ -9,7 +9,7 @@ from gui_code import CodeFile, UiFile, in_slicer_tests, python_files, ui_files, 
 from slicer_calls import CallFile
 from slicer_facts import EXCERPT, SlicerFacts, excerpt_of, whole_list, written
 
-from VISTA3DCore.inference.cleanup import Cleanup
+from VISTA3DCore.inference.automatic.cleanup import Cleanup
 
 UIS = {path.stem: UiFile(path) for path in ui_files()}
 FACTS = SlicerFacts.read()

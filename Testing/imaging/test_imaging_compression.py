@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from VISTA3DCore.imaging import compression
-from VISTA3DCore.imaging.compression import gzipped, zlibbed
+from VISTA3DCore.imaging.formats import compression
+from VISTA3DCore.imaging.formats.compression import gzipped, zlibbed
 
 LARGE = np.repeat(np.random.default_rng(0).integers(0, 9, 120_000, dtype=np.uint8), 29).tobytes()
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.imaging.markups import MAX_POINTS, read_clicks, read_markups
+from VISTA3DCore.imaging.formats.markups import MAX_POINTS, read_clicks, read_markups
 
 POSITIONS = [(1.5, -2.25, 3.125), (-10.0, 20.0, -30.123456789), (0.1, 250.0, -1200.0)]
 SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"

@@ -13,8 +13,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.formats.seg_nrrd import _Layers
 from VISTA3DCore.imaging.masks import BitMasks
-from VISTA3DCore.imaging.seg_nrrd import _Layers
 from VISTA3DCore.imaging.segmentation import Segmentation
 
 SHAPES = array_shapes(min_dims=3, max_dims=3, max_side=5)

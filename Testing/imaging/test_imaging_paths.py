@@ -14,8 +14,8 @@ import SimpleITK as sitk
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.formats.seg_reading import read_mask
 from VISTA3DCore.imaging.readers import read_volume
-from VISTA3DCore.imaging.seg_reading import read_mask
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.anatomy.structure import new_object
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.formats.seg_reading import StoredSegmentation, read_mask
 from VISTA3DCore.imaging.geometry import lps_to_ras, reoriented_affine
 from VISTA3DCore.imaging.placing import place
-from VISTA3DCore.imaging.seg_reading import StoredSegmentation, read_mask
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from VISTA3DCore.backends.torch_backend import TorchBackend
 from VISTA3DCore.evaluation.benchmark.reference import Reference
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.config import ModelConfig
 
 __all__ = [

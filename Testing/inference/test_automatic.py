@@ -9,8 +9,8 @@ from monai.apps.vista3d.transforms import VistaPostTransformd
 from reference_pipeline import CountingBackend, Reference, random_image, seeded_network
 
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.inference.automatic import ClassScores, LabelMap, score_block
-from VISTA3DCore.inference.feature_map import FeatureMap, FeaturePass
+from VISTA3DCore.inference.automatic.feature_map import FeatureMap, FeaturePass
+from VISTA3DCore.inference.automatic.labels import ClassScores, LabelMap, score_block
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress

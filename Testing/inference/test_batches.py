@@ -8,14 +8,14 @@ import torch
 from reference_pipeline import TINY, random_image, seeded_network
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.backends.cuda.backend import CudaBackend, Mode
+from VISTA3DCore.backends.torch_backend import TorchBackend
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.device_memory import device_bytes
-from VISTA3DCore.inference.feature_map import FeaturePass, slab_bytes
-from VISTA3DCore.inference.patches import PatchSource
+from VISTA3DCore.inference.automatic.device_memory import device_bytes
+from VISTA3DCore.inference.automatic.feature_map import FeaturePass, slab_bytes
+from VISTA3DCore.inference.automatic.patches import PatchSource
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout, crop_window
-from VISTA3DCore.network.backends.cuda_backend import CudaBackend, Mode
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 

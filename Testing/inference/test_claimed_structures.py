@@ -14,10 +14,10 @@ from threshold_backend import ThresholdBackend
 from VISTA3DCore import Click, Segmenter, Session, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import ModelError, UnknownStructureError
-from VISTA3DCore.inference import locating
-from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
-from VISTA3DCore.network.claims import CLAIMS_KEY, Claim, Claims, with_claims
-from VISTA3DCore.network.store import ModelStore
+from VISTA3DCore.inference.automatic import localize
+from VISTA3DCore.models.checkpoints import load_checkpoint, save_checkpoint
+from VISTA3DCore.models.claims import CLAIMS_KEY, Claim, Claims, with_claims
+from VISTA3DCore.models.store import ModelStore
 
 CT = catalogue()
 LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY, TUMOR = 1, 3, 5, 14, 23
@@ -127,11 +127,11 @@ def test_the_rough_look_knows_all_classes_of_the_small_model(tmp_path: Path, mon
     small = Path(shutil.copy(ModelStore().resolve("mini"), tmp_path / "mini.safetensors"))
     with_claims(small, Claims(0.5, {LIVER: Claim(0.9, 20, False)}))
     monkeypatch.setattr(ModelStore, "resolve", lambda _store, _name: small)
-    locating._small_backend.cache_clear()
+    localize._small_backend.cache_clear()
     try:
         large = ThresholdBackend(spacing=(1.5, 1.5, 1.5))
         wanted = CT[SPLEEN], CT[LEFT_KIDNEY]
-        for locator in (locating.locator_for(large, wanted), locating.painter_for(large, wanted)[0]):
+        for locator in (localize.locator_for(large, wanted), localize.painter_for(large, wanted)[0]):
             assert locator.backend.config.name == "mini"
     finally:
-        locating._small_backend.cache_clear()
+        localize._small_backend.cache_clear()

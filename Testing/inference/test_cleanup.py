@@ -16,10 +16,10 @@ from scipy import ndimage
 from VISTA3DCore import Progress, Segmenter, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import Cancelled, InputError
+from VISTA3DCore.imaging.components import bounding_box, bounding_boxes
 from VISTA3DCore.imaging.masks import BitMasks
-from VISTA3DCore.inference.cleanup import Cleanup, find_specks, remove_specks
-from VISTA3DCore.inference.components import bounding_box, bounding_boxes
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.inference.automatic.cleanup import Cleanup, find_specks, remove_specks
+from VISTA3DCore.models.registry import REGISTRY
 
 CT = catalogue()
 LIVER, SPLEEN, TUMOR, VESSEL, CYST = (

@@ -10,7 +10,7 @@ from click_backends import RuleBackend, ball, minus, open_scene, plus, scene, st
 
 from VISTA3DCore import Click, Progress, Session
 from VISTA3DCore.errors import Cancelled, InputError
-from VISTA3DCore.inference.click_scores import ENCODING
+from VISTA3DCore.inference.clicks.scores import ENCODING
 
 SHAPE, CENTRE = (30, 32, 34), (30.0, 32.0, 34.0)
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from VISTA3DCore.inference.click_cache import ClickCache
+from VISTA3DCore.inference.clicks.cache import ClickCache
 
 CPU = torch.device("cpu")
 SIZE = 1000

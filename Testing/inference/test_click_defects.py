@@ -16,9 +16,9 @@ from reference_pipeline import TINY, seeded_network
 
 from VISTA3DCore import Click, Segmenter, Session, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
-from VISTA3DCore.inference.click_scores import ScoreMap
-from VISTA3DCore.inference.interactive import ClickRequest
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.backends.torch_backend import TorchBackend
+from VISTA3DCore.inference.clicks.fold import ClickRequest
+from VISTA3DCore.inference.clicks.scores import ScoreMap
 from VISTA3DCore.progress import Progress
 
 NETWORK = seeded_network(TINY)

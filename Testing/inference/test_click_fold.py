@@ -16,8 +16,8 @@ from reference_pipeline import TINY, seeded_network
 from scipy import ndimage
 
 from VISTA3DCore import Click, Segmenter, Session
-from VISTA3DCore.inference.refinement import TOLERANCE_MM
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.backends.torch_backend import TorchBackend
+from VISTA3DCore.inference.clicks.refinement import TOLERANCE_MM
 
 SHAPE = (46, 32, 36)
 MM = 1.5

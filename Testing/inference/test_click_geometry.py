@@ -12,8 +12,8 @@ from reference_chain import rotation
 from scipy import ndimage
 
 from VISTA3DCore.imaging.geometry import apply_affine, reoriented_affine
-from VISTA3DCore.inference.click_restoration import ParallelGrids, answered_mask
-from VISTA3DCore.inference.click_scores import ScoreMap
+from VISTA3DCore.inference.clicks.resample_to_input import ParallelGrids, answered_mask
+from VISTA3DCore.inference.clicks.scores import ScoreMap
 
 CENTRE, RADIUS = (6.0, -4.0, 3.0), 17.0
 

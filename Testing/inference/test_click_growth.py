@@ -7,7 +7,7 @@ import pytest
 from click_backends import AIR, OBJECT, RULE, RuleBackend, ball, minus, open_scene, plus, scene, straight, tube
 
 from VISTA3DCore import Volume
-from VISTA3DCore.inference.click_growth import MOST_NEIGHBOURS
+from VISTA3DCore.inference.clicks.propagation import MOST_NEIGHBOURS
 
 SIDE = RULE.window[0]
 LONG = (40, 36, 150)

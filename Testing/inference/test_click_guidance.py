@@ -13,8 +13,8 @@ from reference_pipeline import TINY, CountingBackend, seeded_network
 from VISTA3DCore import Click, Progress, Segmenter, Session, Volume
 from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.imaging.geometry import apply_affine
-from VISTA3DCore.inference.guidance import CLEARANCE_MM
-from VISTA3DCore.inference.interactive import ClickRequest
+from VISTA3DCore.inference.clicks.fold import ClickRequest
+from VISTA3DCore.inference.clicks.suggestions import CLEARANCE_MM
 
 SHAPE, CENTRE, RADIUS = (50, 46, 44), (50.0, 46.0, 44.0), 16.0
 OTHER = (20.0, 20.0, 20.0)

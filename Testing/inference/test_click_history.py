@@ -8,7 +8,7 @@ from click_backends import RuleBackend, ball, minus, open_scene, plus, scene, st
 from reference_pipeline import TINY, seeded_network
 
 from VISTA3DCore import Click, Segmenter, Session
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.backends.torch_backend import TorchBackend
 
 SHAPE = (46, 32, 36)
 BACKEND = TorchBackend(seeded_network(TINY), TINY)

@@ -13,10 +13,10 @@ from reference_pipeline import TINY, seeded_network
 from scipy import ndimage
 
 from VISTA3DCore import Click, Segmenter, Session
-from VISTA3DCore.inference.click_scores import Prompt, ScoreMap
-from VISTA3DCore.inference.click_windows import centred_window
-from VISTA3DCore.inference.interactive import ClickRequest
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
+from VISTA3DCore.backends.torch_backend import TorchBackend
+from VISTA3DCore.inference.clicks.fold import ClickRequest
+from VISTA3DCore.inference.clicks.scores import Prompt, ScoreMap
+from VISTA3DCore.inference.clicks.windows import centred_window
 from VISTA3DCore.progress import Progress
 
 NETWORK = seeded_network(TINY)

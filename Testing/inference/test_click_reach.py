@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from reference_pipeline import TINY, seeded_network
 
 from VISTA3DCore import Click, Segmenter
+from VISTA3DCore.backends.torch_backend import TorchBackend
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
 
 SHAPE = (46, 32, 36)
 MM = 1.5

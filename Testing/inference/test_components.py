@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.inference.components import ComponentsOnDemand, bounding_box, label_components
+from VISTA3DCore.imaging.components import ComponentsOnDemand, bounding_box, label_components
 
 NEIGHBOURS = {6: ndimage.generate_binary_structure(3, 1), 26: np.ones((3, 3, 3))}
 MASKS = arrays(bool, array_shapes(min_dims=3, max_dims=3, max_side=7))

@@ -10,14 +10,14 @@ import torch
 from geometries import GEOMETRIES
 from test_restoration import CHANNELS, STRUCTURES, MatrixBackend, case
 
+from VISTA3DCore.backends.cuda.kernels.choice import kernels_for
 from VISTA3DCore.errors import Cancelled
 from VISTA3DCore.imaging.resampling import nearest_lines
-from VISTA3DCore.inference import automatic, device_restoration
-from VISTA3DCore.inference.automatic import ClassScores
-from VISTA3DCore.inference.device_restoration import DeviceRestorer
-from VISTA3DCore.inference.feature_map import Block
-from VISTA3DCore.inference.restoration import Grids, NearestRestorer, nearest_restorer
-from VISTA3DCore.network.backends.kernels.choice import kernels_for
+from VISTA3DCore.inference.automatic import resample_on_device
+from VISTA3DCore.inference.automatic.feature_map import Block
+from VISTA3DCore.inference.automatic.labels import ClassScores
+from VISTA3DCore.inference.automatic.resample_on_device import DeviceRestorer
+from VISTA3DCore.inference.automatic.resample_to_input import Grids, NearestRestorer, nearest_restorer
 from VISTA3DCore.progress import Progress
 
 # On a CUDA device these are tests of the device, elsewhere of what stands in for it.
@@ -71,10 +71,10 @@ def test_what_the_device_has_no_memory_for_is_done_on_the_host(monkeypatch, scor
     labels, masks = restored(on_device(scores, grids), grids, DEVICE)
     if name == "kernels_for":
         kernels = replace(kernels_for(DEVICE), classify=failing_once(kernels_for(DEVICE).classify))
-        monkeypatch.setattr(automatic, name, lambda _device: kernels)
+        monkeypatch.setattr(labels, name, lambda _device: kernels)
     else:
-        original = torch.zeros if name == "torch.zeros" else device_restoration.download
-        monkeypatch.setattr(f"{device_restoration.__name__}.{name}", failing_once(original))
+        original = torch.zeros if name == "torch.zeros" else resample_on_device.download
+        monkeypatch.setattr(f"{resample_on_device.__name__}.{name}", failing_once(original))
     found, inside = restored(on_device(scores, grids), grids, DEVICE)
     np.testing.assert_array_equal(found, labels)
     for index, mask in masks.items():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from VISTA3DCore.backends.cuda.cudnn import cudnn_problems
+from VISTA3DCore.backends.devices import choose_device, free_memory, known_problems
+from VISTA3DCore.engine.diagnosis import diagnose_apart
 from VISTA3DCore.errors import DeviceError, SlowerWarning
-from VISTA3DCore.inference.devices import choose_device, free_memory, known_problems
-from VISTA3DCore.inference.diagnosis import diagnose_apart
-from VISTA3DCore.network.backends.cudnn import cudnn_problems
 
 
 def test_auto_gives_a_device_and_a_reason():

@@ -11,9 +11,9 @@ import pytest
 from threshold_backend import LIVER, ThresholdBackend
 
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference import feature_map
-from VISTA3DCore.inference.block_sums import BlockSums
-from VISTA3DCore.inference.restoration import NearestRestorer
+from VISTA3DCore.inference.automatic import feature_map
+from VISTA3DCore.inference.automatic.block_sums import BlockSums
+from VISTA3DCore.inference.automatic.resample_to_input import NearestRestorer
 from VISTA3DCore.inference.segmenter import Segmenter
 
 

@@ -10,9 +10,9 @@ from threshold_backend import LIVER, ThresholdBackend
 
 from VISTA3DCore import Segmenter, Volume
 from VISTA3DCore.errors import InputError, SlowerWarning
-from VISTA3DCore.inference.body import find_body
+from VISTA3DCore.inference.automatic.body import find_body
+from VISTA3DCore.inference.automatic.scope import Scope, whole
 from VISTA3DCore.inference.preprocessing import ModelGrid
-from VISTA3DCore.inference.scope import Scope, whole
 from VISTA3DCore.inference.windows import PRESETS
 from VISTA3DCore.network.config import ModelConfig
 

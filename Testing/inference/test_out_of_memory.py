@@ -7,10 +7,10 @@ import pytest
 import torch
 from reference_pipeline import TINY, CountingBackend, random_image, seeded_network
 
+from VISTA3DCore.backends.memory import is_out_of_memory
 from VISTA3DCore.errors import DeviceError
-from VISTA3DCore.inference.feature_map import FeaturePass
+from VISTA3DCore.inference.automatic.feature_map import FeaturePass
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
-from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.progress import Progress
 
 SHAPE = (40, 33, 70)

@@ -16,11 +16,11 @@ from threshold_backend import ThresholdBackend
 
 from VISTA3DCore import Progress, Segmenter, Volume
 from VISTA3DCore.errors import Cancelled, InputError
-from VISTA3DCore.inference import device_memory
-from VISTA3DCore.inference.block_sums import BlockSums, growing_bytes
-from VISTA3DCore.inference.feature_map import FeaturePass, slab_bytes
-from VISTA3DCore.inference.progressive import Watched, WatchedPass, outward
-from VISTA3DCore.inference.retention import FeatureStore
+from VISTA3DCore.inference.automatic import device_memory
+from VISTA3DCore.inference.automatic.block_sums import BlockSums, growing_bytes
+from VISTA3DCore.inference.automatic.feature_cache import FeatureStore
+from VISTA3DCore.inference.automatic.feature_map import FeaturePass, slab_bytes
+from VISTA3DCore.inference.automatic.progressive import Watched, WatchedPass, outward
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
 
 WINDOW = (16, 16, 16)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine, reoriented_affine
-from VISTA3DCore.inference.refinement import VARIANTS, Refinement, refine
+from VISTA3DCore.inference.clicks.refinement import VARIANTS, Refinement, refine
 
 NEIGHBOURS = {6: ndimage.generate_binary_structure(3, 1), 26: np.ones((3, 3, 3))}
 IDENTITY = np.eye(4)

@@ -14,7 +14,7 @@ from monai.networks.nets.vista3d import VISTA3D
 from monai.transforms.utils import keep_merge_components_with_points
 
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.inference.refinement import refine
+from VISTA3DCore.inference.clicks.refinement import refine
 
 IDENTITY = np.eye(4)
 NETWORK = SimpleNamespace(NINF_VALUE=-9999)

@@ -15,10 +15,10 @@ from scipy import ndimage
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.automatic import ClassScores, classify_voxels
-from VISTA3DCore.inference.feature_map import Block
+from VISTA3DCore.inference.automatic.feature_map import Block
+from VISTA3DCore.inference.automatic.labels import ClassScores, classify_voxels
+from VISTA3DCore.inference.automatic.resample_to_input import Grids, NearestRestorer, SmoothRestorer
 from VISTA3DCore.inference.preprocessing import preprocess
-from VISTA3DCore.inference.restoration import Grids, NearestRestorer, SmoothRestorer
 from VISTA3DCore.progress import Progress
 
 CHANNELS = 6

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from reference_pipeline import TINY, random_image, seeded_network
 
 from VISTA3DCore import Segmenter, Volume
-from VISTA3DCore.inference.feature_map import FeaturePass, slab_bytes
-from VISTA3DCore.inference.retention import FeatureStore
-from VISTA3DCore.inference.row_sums import RowPass, Rows, row_bytes, saves, streaming_bytes
+from VISTA3DCore.inference.automatic.feature_cache import FeatureStore
+from VISTA3DCore.inference.automatic.feature_map import FeaturePass, slab_bytes
+from VISTA3DCore.inference.automatic.row_sums import RowPass, Rows, row_bytes, saves, streaming_bytes
 from VISTA3DCore.inference.windows import PRESETS, WindowLayout
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from VISTA3DCore import Click, Segmentation, Segmenter, Volume
+from VISTA3DCore.backends.processor import has_bfloat16
 from VISTA3DCore.imaging.phantom import paint_phantom
-from VISTA3DCore.network.backends.processor import has_bfloat16
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
 # Shares of equal labels asked for: of all voxels, and of those that either result labels.

@@ -13,7 +13,7 @@ from VISTA3DCore import Progress, Segmenter, Volume
 from VISTA3DCore.errors import Cancelled, DeviceError, InputError, ModelError, UnknownStructureError
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.inference.session import Session
-from VISTA3DCore.network.checkpoints import save_checkpoint
+from VISTA3DCore.models.checkpoints import save_checkpoint
 
 CONFIG = replace(TINY, spacing=(4.0, 4.0, 4.0), name="test", classes=(1, 3, 6, 14, 26, 132))
 AFFINE = np.array([[2.0, 0, 0, -80], [0, 2.0, 0, -60], [0, 0, 3.0, -90], [0, 0, 0, 1]])
@@ -108,7 +108,7 @@ def test_a_session_says_whether_a_further_run_needs_the_network(session):
 
 
 def test_what_does_not_fit_is_streamed_and_forgotten(session, segmenter, monkeypatch):
-    monkeypatch.setattr("VISTA3DCore.inference.retention.RETAINED_SHARE", 0.0)
+    monkeypatch.setattr("VISTA3DCore.inference.automatic.feature_cache.RETAINED_SHARE", 0.0)
     session.segment("liver")
     first = passes(segmenter)
     session.segment("spleen")

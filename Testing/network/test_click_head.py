@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from VISTA3DCore.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
 from VISTA3DCore.network.click_head import ClickHead, ClickTokens
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.network.folding import folded_convolution, folded_tail

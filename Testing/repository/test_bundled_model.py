@@ -12,7 +12,7 @@ from VISTA3DCore import Segmentation, Segmenter, Volume
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.evaluation.clicking import honest
 from VISTA3DCore.evaluation.statistics import dice
-from VISTA3DCore.network.store import ModelStore
+from VISTA3DCore.models.store import ModelStore
 
 CT = catalogue()
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 import VISTA3DCore
+from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.diagnosis import diagnose_apart
+from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import OfflineError
 from VISTA3DCore.evaluation.benchmark.child import PROBE
 from VISTA3DCore.evaluation.benchmark.process import SideProcess
 from VISTA3DCore.evaluation.benchmark.scene import Scene
 from VISTA3DCore.imaging.packages import DataPackage, fetch_files
-from VISTA3DCore.inference.diagnosis import diagnose_apart
-from VISTA3DCore.worker.blocking import BlockingClient
-from VISTA3DCore.worker.transports import ChildProcess
 
 ROOT = Path(VISTA3DCore.__file__).resolve().parents[1]
 PLANTED = (
@@ -41,7 +41,7 @@ PLANTED = (
     ),
     *("sitecustomize", "usercustomize"),
 )
-FOLDERS = ("VISTA3DCore", "VISTA3DCore/worker", "VISTA3DCore/inference", "VISTA3DCore/evaluation/benchmark")
+FOLDERS = ("VISTA3DCore", "VISTA3DCore/engine", "VISTA3DCore/inference", "VISTA3DCore/evaluation/benchmark")
 PACKAGES = (*FOLDERS, "VISTA3DCore/evaluation", "importlib", "multiprocessing", "encodings")
 # Python 3.10 to 3.13, whichever are installed.
 PYTHONS = [name for name in ("python3.10", "python3.11", "python3.12", "python3.13") if shutil.which(name)]
@@ -110,7 +110,7 @@ def test_every_supported_python(ran, tmp_path, python):
 
     if subprocess.run([python, "-c", ""], check=False, capture_output=True, cwd=tmp_path).returncode:
         pytest.skip(f"{python} cannot be started")
-    for module in ("VISTA3DCore.errors", "pip", "VISTA3DCore.worker"):
+    for module in ("VISTA3DCore.errors", "pip", "VISTA3DCore.engine"):
         with WorkingFolder() as folder:
             command = python_command(module, "--version", python=python)
             done = subprocess.run(
@@ -151,7 +151,7 @@ def test_slicers_process(ran, tmp_path, monkeypatch):
 
 def test_paths_that_the_user_gave_hold_in_the_childs_folder(tmp_path, monkeypatch):
     from VISTA3DCore.child_processes import child_environment, python_command
-    from VISTA3DCore.worker.client import model_on_wire
+    from VISTA3DCore.engine.client import model_on_wire
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.safetensors").touch()

@@ -13,14 +13,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = [
-    ["child_processes", "errors", "packages", "progress", "paths"],
-    ["anatomy", "imaging"],
+    ["account", "child_processes", "errors", "packages", "progress", "paths"],
+    ["anatomy"],
+    ["imaging"],
     ["network"],
+    ["models"],
+    ["backends"],
     ["inference"],
+    ["engine"],
     ["supervoxels"],
     ["evaluation"],
     ["training"],
-    ["worker"],
     ["cli"],
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

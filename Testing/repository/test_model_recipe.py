@@ -14,8 +14,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from VISTA3DCore.network.claims import Claim, read_claims
-from VISTA3DCore.network.store import ModelStore
+from VISTA3DCore.models.claims import Claim, read_claims
+from VISTA3DCore.models.store import ModelStore
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "Resources" / "Models" / "recipes"

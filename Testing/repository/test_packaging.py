@@ -63,8 +63,8 @@ sys.path.insert(0, sys.argv[1])
 from VISTA3DSegmentLib.locating import find_core
 core = find_core()
 from VISTA3DCore.paths import resource
-from VISTA3DCore.worker.blocking import BlockingClient
-from VISTA3DCore.worker.transports import ChildProcess
+from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.transports import ChildProcess
 with BlockingClient(ChildProcess()) as client:
     print(core, resource("Models/vista3d-mini.safetensors"), client.load("mini").model)
 """

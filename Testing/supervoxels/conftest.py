@@ -13,7 +13,7 @@ from VISTA3DCore.errors import OfflineError
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "network"))  # local_hub
+sys.path.append(str(Path(__file__).resolve().parents[1] / "models"))  # local_hub
 
 
 class Identity:

@@ -13,8 +13,8 @@ from training_phantoms import KIDNEY, LIVER, MODEL, SPLEEN, phantom, recipe, tas
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.data_list import read_data_list
+from VISTA3DCore.models.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.training.branches import Arithmetic, Branches
 from VISTA3DCore.training.datasets import LoadedCase, PatchData
 from VISTA3DCore.training.distillation import Teacher

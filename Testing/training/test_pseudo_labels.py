@@ -23,8 +23,8 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.data_list import DataList, read_data_list
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.models.checkpoints import save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.datasets import IGNORE, PatchData, case_of, load_case
 from VISTA3DCore.training.preparation import prepare

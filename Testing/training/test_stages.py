@@ -12,8 +12,8 @@ from monai.networks.nets.vista3d import VISTA3D, ClassMappingClassify, PointMapp
 from training_phantoms import KIDNEY, LIVER, MODEL, SPLEEN, phantom, recipe, task
 
 from VISTA3DCore.inference.segmenter import Segmenter
+from VISTA3DCore.models.checkpoints import load_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import load_checkpoint
 from VISTA3DCore.training.datasets import LoadedCase, PatchData
 from VISTA3DCore.training.loop import Trainer
 from VISTA3DCore.training.parts import part_of

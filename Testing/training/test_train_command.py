@@ -18,8 +18,8 @@ from training_phantoms import KIDNEY, LIVER, MODEL, SPLEEN, phantom
 from typer.testing import CliRunner
 
 from VISTA3DCore.cli.main import app
+from VISTA3DCore.models.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import load_checkpoint, save_checkpoint
 from VISTA3DCore.training.validation import ERROR
 
 pytestmark = pytest.mark.slow

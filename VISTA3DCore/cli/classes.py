@@ -15,8 +15,8 @@ from VISTA3DCore.cli.console import print_json, say, show
 from VISTA3DCore.errors import UnknownStructureError
 
 if TYPE_CHECKING:
-    from VISTA3DCore.network.claims import Claim
-    from VISTA3DCore.network.offer import Offer
+    from VISTA3DCore.models.claims import Claim
+    from VISTA3DCore.models.offer import Offer
 
 
 def classes(
@@ -64,17 +64,17 @@ def offer_of(model: str) -> Offer:
 
     :raises ModelError: if that is stored in the model's file, and the file is not here or cannot be used.
     """
-    from VISTA3DCore.network.claims import read_claims
-    from VISTA3DCore.network.offer import Offer
-    from VISTA3DCore.network.registry import REGISTRY
-    from VISTA3DCore.network.store import ModelStore
+    from VISTA3DCore.models.claims import read_claims
+    from VISTA3DCore.models.offer import Offer
+    from VISTA3DCore.models.registry import REGISTRY
+    from VISTA3DCore.models.store import ModelStore
 
     store = ModelStore()
     if model in REGISTRY and (config := REGISTRY[model].config) is not None:
         path = store.status(model).path
         return Offer(config, None if path is None else read_claims(path))
     path = store.resolve(model)
-    from VISTA3DCore.network.checkpoints import inspect_checkpoint
+    from VISTA3DCore.models.checkpoints import inspect_checkpoint
 
     return Offer(inspect_checkpoint(path)[0], read_claims(path))
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.cli.click_report import ClickReport
     from VISTA3DCore.cli.correction import Base
+    from VISTA3DCore.engine.blocking import RemoteSession
     from VISTA3DCore.imaging.clicks import Click
-    from VISTA3DCore.imaging.seg_reading import StoredSegment
+    from VISTA3DCore.imaging.formats.seg_reading import StoredSegment
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
-    from VISTA3DCore.inference.interactive import ClickResult
+    from VISTA3DCore.inference.clicks.fold import ClickResult
     from VISTA3DCore.inference.session import Session
     from VISTA3DCore.progress import Progress
-    from VISTA3DCore.worker.blocking import RemoteSession
 
 
 class Polarity(str, Enum):
@@ -229,7 +229,7 @@ class _Asked:
         return Base.read(self.base, structure, self.segment or None, volume, self.resample_base)
 
     def clicks_from_files(self) -> list[Click]:
-        from VISTA3DCore.imaging.markups import read_clicks
+        from VISTA3DCore.imaging.formats.markups import read_clicks
 
         return [click for path, polarity in self.markups for click in read_clicks(path, polarity)]
 
@@ -363,7 +363,7 @@ def _edited_and_others(
 
 
 def _provenance(clicks: list[Click], asked: _Asked, model: str) -> dict[str, str]:
-    from VISTA3DCore.inference.interactive import default_variant
+    from VISTA3DCore.inference.clicks.fold import default_variant
 
     positive = sum(click.positive for click in clicks)
     counts = f"{positive} positive, {len(clicks) - positive} negative"

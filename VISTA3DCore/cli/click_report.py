@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.segmentation import Segmentation
-    from VISTA3DCore.inference.interactive import ClickResult
+    from VISTA3DCore.inference.clicks.fold import ClickResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 
 from VISTA3DCore.anatomy.structure import NEW_OBJECT_INDEX, Structure, new_object
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
+from VISTA3DCore.imaging.formats.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.segmentation import Segmentation
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Base:
 
     @classmethod
     def read(cls, path: Path, structure: Structure | None, segment: str | None, volume: Volume, resample: bool) -> Base:
-        """Read a file; see :func:`VISTA3DCore.imaging.seg_reading.read_mask`.
+        """Read a file; see :func:`VISTA3DCore.imaging.formats.seg_reading.read_mask`.
 
         :raises InputError: if the file, the segment or the geometry cannot be used, or the segment is empty.
         """

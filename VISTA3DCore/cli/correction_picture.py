@@ -23,12 +23,12 @@ from VISTA3DCore.cli.preview_figure import (
     proportion,
     write_title,
 )
+from VISTA3DCore.imaging.components import bounding_box
 from VISTA3DCore.imaging.geometry import spacing_of
 from VISTA3DCore.imaging.output import Encoder
 from VISTA3DCore.imaging.pictures import png_encoder
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.components import bounding_box
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from VISTA3DCore.cli.console import print_json, say, show
-from VISTA3DCore.inference.diagnosis import diagnose
+from VISTA3DCore.engine.diagnosis import diagnose
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False) -> None:

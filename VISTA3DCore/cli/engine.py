@@ -100,7 +100,7 @@ class Wishes:
         :raises UnknownStructureError: for an unknown or unusable structure, or one that the model does not offer.
         :raises ModelError: if the model is not on this computer.
         """
-        from VISTA3DCore.network.store import ModelStore
+        from VISTA3DCore.models.store import ModelStore
 
         offer = offer_of(self.model)
         structures = (offer.catalogue if clicks else offer).resolve(self.classes)
@@ -120,7 +120,7 @@ class Outcome:
 
 def default_model() -> str:
     """Return the released model where it was downloaded, else the bundled small one, and say so."""
-    from VISTA3DCore.network.store import ModelStore
+    from VISTA3DCore.models.store import ModelStore
 
     try:
         ModelStore().path("vista3d-ct")

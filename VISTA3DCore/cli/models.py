@@ -19,8 +19,8 @@ from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import Cancelled, LicenseNotAcceptedError
 
 if TYPE_CHECKING:
-    from VISTA3DCore.network.registry import RegistryEntry
-    from VISTA3DCore.network.store import ModelStatus, ModelStore
+    from VISTA3DCore.models.registry import RegistryEntry
+    from VISTA3DCore.models.store import ModelStatus, ModelStore
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
@@ -128,7 +128,7 @@ def licence(name: Name) -> None:
 
 
 def _store() -> ModelStore:
-    from VISTA3DCore.network.store import ModelStore
+    from VISTA3DCore.models.store import ModelStore
 
     return ModelStore()
 

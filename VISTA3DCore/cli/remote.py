@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
+from VISTA3DCore.engine.blocking import BlockingClient, RemoteSession
+from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
-from VISTA3DCore.worker.blocking import BlockingClient, RemoteSession
-from VISTA3DCore.worker.transports import ChildProcess
 
 
 class RemoteSegmenter:

@@ -14,9 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from VISTA3DCore.anatomy.structure import Structure
+from VISTA3DCore.imaging.components import bounding_box, bounding_boxes
 from VISTA3DCore.imaging.geometry import spacing_of, to_ras
 from VISTA3DCore.imaging.segmentation import Segmentation
-from VISTA3DCore.inference.components import bounding_box, bounding_boxes
 
 # Of a finer or longer grid, every second, third ... voxel is used: the rest costs time and shows little.
 _FINEST_MM, _MOST_VOXELS = 1.5, 200

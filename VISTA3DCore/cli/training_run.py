@@ -177,7 +177,7 @@ def _tell(outcome: Outcome) -> None:
 @contextmanager
 def _explained_memory() -> Iterator[None]:
     """:raises NotEnoughMemoryError: if memory runs out before the first step; after it, the run explains it itself."""
-    from VISTA3DCore.network.backends.memory import is_out_of_memory
+    from VISTA3DCore.backends.memory import is_out_of_memory
 
     try:
         yield

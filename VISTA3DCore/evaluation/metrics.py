@@ -18,7 +18,7 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.inference.components import bounding_box
+from VISTA3DCore.imaging.components import bounding_box
 
 #: Deviation in mm that counts as none; TotalSegmentator's evaluation (https://doi.org/10.1148/ryai.230024) uses 3 mm.
 TOLERANCE_MM = 3.0

@@ -12,10 +12,10 @@ import numpy as np
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.errors import InputError, UnknownStructureError
 from VISTA3DCore.evaluation.data_list import DataItem, labelled, read_data_list, read_json
+from VISTA3DCore.imaging.formats.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
 from VISTA3DCore.imaging.placing import place
 from VISTA3DCore.imaging.readers import read_volume
-from VISTA3DCore.imaging.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.volume import Volume
 
 # Grids are the same if no voxel lies farther apart than this share of the smallest spacing: rounding in headers.

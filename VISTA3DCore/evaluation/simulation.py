@@ -9,8 +9,8 @@ import SimpleITK as sitk
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click, positions_of
+from VISTA3DCore.imaging.components import Component, bounding_box, label_components
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
-from VISTA3DCore.inference.components import Component, bounding_box, label_components
 
 # The components of prompts and errors are 26-connected upstream (get_largest_connected_component_mask with skimage's
 # default, full connectivity).

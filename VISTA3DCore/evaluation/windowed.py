@@ -25,14 +25,14 @@ from VISTA3DCore.evaluation.references import Target
 from VISTA3DCore.evaluation.simulation import centre_click, random_click
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.imaging.components import Component, bounding_box
 from VISTA3DCore.imaging.resampling import restore_nearest
-from VISTA3DCore.inference.automatic import score_block
-from VISTA3DCore.inference.click_restoration import ParallelGrids
-from VISTA3DCore.inference.click_scores import ClickEncoder
-from VISTA3DCore.inference.clicking import click_cache
-from VISTA3DCore.inference.components import Component, bounding_box
-from VISTA3DCore.inference.feature_map import Block, FeaturePass
-from VISTA3DCore.inference.refinement import refine
+from VISTA3DCore.inference.automatic.feature_map import Block, FeaturePass
+from VISTA3DCore.inference.automatic.labels import score_block
+from VISTA3DCore.inference.clicks.click_session import click_cache
+from VISTA3DCore.inference.clicks.refinement import refine
+from VISTA3DCore.inference.clicks.resample_to_input import ParallelGrids
+from VISTA3DCore.inference.clicks.scores import ClickEncoder
 from VISTA3DCore.inference.windows import PRESETS, Shape, WindowLayout, crop_window, gaussian_weights
 from VISTA3DCore.network.click_head import ClickTokens
 from VISTA3DCore.progress import Progress

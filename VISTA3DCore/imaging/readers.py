@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.compression import available_threads
-from VISTA3DCore.imaging.dicom import is_dicom, read_series
-from VISTA3DCore.imaging.itk import read_with_itk
-from VISTA3DCore.imaging.nifti import is_nifti, read_nifti
+from VISTA3DCore.imaging.formats.compression import available_threads
+from VISTA3DCore.imaging.formats.dicom import is_dicom, read_series
+from VISTA3DCore.imaging.formats.itk import read_with_itk
+from VISTA3DCore.imaging.formats.nifti import is_nifti, read_nifti
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.paths import expanded, readable
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from VISTA3DCore.errors import InputError, OutputError
-from VISTA3DCore.imaging.nifti import read_nifti
+from VISTA3DCore.imaging.formats.nifti import read_nifti
 from VISTA3DCore.imaging.writers import DESCRIPTION, Image, voxel_bytes
 from VISTA3DCore.paths import expanded
 
@@ -182,7 +182,9 @@ def _voxels_and_seal(path: Path) -> tuple[Callable[[], Iterable[bytes]], str | N
     def voxels() -> Iterable[bytes]:
         if is_nifti:
             return voxel_bytes(read_nifti(path)[0])
-        from VISTA3DCore.imaging.itk import read_with_itk  # with SimpleITK, which Slicer's own process does without
+        from VISTA3DCore.imaging.formats.itk import (
+            read_with_itk,  # with SimpleITK, which Slicer's own process does without
+        )
 
         return voxel_bytes(read_with_itk(path)[0])
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from VISTA3DCore.anatomy import naming
 from VISTA3DCore.errors import InputError, UnknownStructureError
+from VISTA3DCore.imaging.formats.seg_nrrd import encode_seg_nrrd
 from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.imaging.output import Encoder, write_files
 from VISTA3DCore.imaging.result_files import FORMATS, SEAL, ResultFiles
-from VISTA3DCore.imaging.seg_nrrd import encode_seg_nrrd
 from VISTA3DCore.imaging.writers import Slices, encode_mha, encode_nifti, encode_nrrd, label_dtype
 from VISTA3DCore.progress import Progress
 

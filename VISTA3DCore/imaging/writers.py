@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from VISTA3DCore.imaging.compression import gzipped, zlibbed
+from VISTA3DCore.imaging.formats.compression import gzipped, zlibbed
 from VISTA3DCore.imaging.geometry import lps_to_ras, spacing_of
 
 _NIFTI_CODES = {"uint8": 2, "int16": 4, "uint16": 512}

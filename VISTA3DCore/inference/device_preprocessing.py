@@ -9,14 +9,14 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from VISTA3DCore.backends.devices import free_memory
+from VISTA3DCore.backends.memory import with_room
+from VISTA3DCore.backends.transfers import to_host, upload
 from VISTA3DCore.imaging.geometry import ras_orientation, to_ras
 from VISTA3DCore.imaging.resampling import SeparablePlan
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.devices import free_memory
-from VISTA3DCore.inference.patches import IMAGE_SHARE
+from VISTA3DCore.inference.automatic.patches import IMAGE_SHARE
 from VISTA3DCore.inference.preprocessing import Box, ModelGrid, model_spacing, span
-from VISTA3DCore.inference.transfers import to_host, upload
-from VISTA3DCore.network.backends.memory import with_room
 from VISTA3DCore.network.config import ModelConfig
 
 # Bytes that may exist at once for a part of the planes: in float32, and the two neighbours of a resampled axis.

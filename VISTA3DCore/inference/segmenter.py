@@ -12,15 +12,15 @@ import torch
 
 import VISTA3DCore
 from VISTA3DCore.anatomy.catalogue import Catalogue
+from VISTA3DCore.backends.devices import choose_device
+from VISTA3DCore.backends.forking import check_process
+from VISTA3DCore.backends.selection import Backend, choose_backend
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.devices import choose_device
-from VISTA3DCore.inference.forking import check_process
 from VISTA3DCore.inference.preprocessing import check_input, preprocess
-from VISTA3DCore.network.backends.selection import Backend, choose_backend
-from VISTA3DCore.network.claims import Claims, read_claims
+from VISTA3DCore.models.claims import Claims, read_claims
+from VISTA3DCore.models.offer import Offer
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.network.offer import Offer
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Segmenter:
             or this process was forked from one that had used a network.
         :raises InputError: if there is no such runtime or precision.
         """
-        from VISTA3DCore.network.checkpoints import inspect_checkpoint
-        from VISTA3DCore.network.store import ModelStore
+        from VISTA3DCore.models.checkpoints import inspect_checkpoint
+        from VISTA3DCore.models.store import ModelStore
 
         check_process()
         progress = Progress.of(progress)
@@ -207,8 +207,8 @@ _FEATURE_TYPES = {"float32": torch.float32, "float16": torch.float16}
 
 
 def _network(path: Path, config: ModelConfig) -> torch.nn.Module:
+    from VISTA3DCore.models.checkpoints import load_checkpoint
     from VISTA3DCore.network.architecture import empty_network
-    from VISTA3DCore.network.checkpoints import load_checkpoint
 
     network = empty_network(config)
     state = load_checkpoint(path)[1]

@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 from VISTA3DCore.anatomy.structure import Structure
+from VISTA3DCore.backends.forking import check_process
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
 from VISTA3DCore.imaging.segmentation import Partial, Segmentation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.automatic import score_block
-from VISTA3DCore.inference.cleanup import Cleanup
-from VISTA3DCore.inference.click_scores import ScoreMap
-from VISTA3DCore.inference.clicking import Clicking, Target, click_cache
-from VISTA3DCore.inference.forking import check_process
-from VISTA3DCore.inference.guidance import Suggestion, uncertainty_of
-from VISTA3DCore.inference.interactive import ClickRequest, ClickResult, default_variant
+from VISTA3DCore.inference.automatic.cleanup import Cleanup
+from VISTA3DCore.inference.automatic.labels import score_block
+from VISTA3DCore.inference.automatic.predictor import AutomaticRequest, AutomaticRuns, Results
+from VISTA3DCore.inference.clicks.click_session import Clicking, Target, click_cache
+from VISTA3DCore.inference.clicks.fold import ClickRequest, ClickResult, default_variant
+from VISTA3DCore.inference.clicks.scores import ScoreMap
+from VISTA3DCore.inference.clicks.suggestions import Suggestion, uncertainty_of
 from VISTA3DCore.inference.preprocessing import ModelGrid
 from VISTA3DCore.inference.region import to_region
 from VISTA3DCore.inference.segmenter import ProgressLike, Segmenter
-from VISTA3DCore.inference.segmenting import AutomaticRequest, AutomaticRuns, Results
 from VISTA3DCore.inference.storage_order import StorageOrder
 from VISTA3DCore.inference.windows import find_preset
-from VISTA3DCore.network.offer import listed
+from VISTA3DCore.models.offer import listed
 from VISTA3DCore.progress import Progress
 
 Structures = str | int | Structure | Iterable[str | int | Structure]
@@ -38,8 +38,8 @@ Structures = str | int | Structure | Iterable[str | int | Structure]
 class Session:
     """One opened volume: preprocessed once, with the features of the runs so far.
 
-    Features are kept for each preset (and region) while they fit (:mod:`VISTA3DCore.inference.retention`); then every
-    further structure needs no network.
+    Features are kept for each preset (and region) while they fit
+    (:mod:`VISTA3DCore.inference.automatic.feature_cache`); then every further structure needs no network.
     """
 
     def __init__(
@@ -216,9 +216,9 @@ class Session:
         :param policy: ``reuse`` answers a click in an earlier click's window if it lies deep enough in it, and asks
             further windows while the object touches a window's side; ``centred`` uses one window around each click, as
             the reference does.
-        :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.refinement.refine`; or ``near``: within the
-            reach of each click (:mod:`VISTA3DCore.inference.click_reach`). None: ``near`` for the small model, else
-            ``paper``.
+        :param variant: of Algorithm 1, see :func:`VISTA3DCore.inference.clicks.refinement.refine`; or ``near``: within
+            the reach of each click (:mod:`VISTA3DCore.inference.clicks.reach`). None: ``near`` for the small model,
+            else ``paper``.
         :raises UnknownStructureError: if the structure is unknown or a dead class.
         :raises InputError: if the clicks or the base cannot be used. :raises ModelError: if the model takes no clicks.
         :raises Cancelled: if ``progress`` was cancelled; nothing has changed.

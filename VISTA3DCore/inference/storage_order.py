@@ -11,8 +11,8 @@ from VISTA3DCore.imaging.geometry import from_ras, ras_orientation, to_ras
 from VISTA3DCore.imaging.masks import BitMasks
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.answers import ClickResult
-from VISTA3DCore.inference.interactive import ClickRequest
+from VISTA3DCore.inference.clicks.fold import ClickRequest
+from VISTA3DCore.inference.clicks.results import ClickResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""The VISTA3D network, its checkpoints and its runtimes."""
+"""The VISTA3D network in plain PyTorch; it defines what is correct."""

@@ -34,7 +34,7 @@ def two_way_at_once(
     :param prompts: [t, C].
     :param blind: [t], added to scores: -inf for prompts that nothing looks at; or None.
     :param among: a layer's first part, in which tokens [t, C] look at each other.
-    :param rows: what :func:`VISTA3DCore.network.backends.kernels.operations.normalise_rows` does.
+    :param rows: what :func:`VISTA3DCore.backends.cuda.kernels.operations.normalise_rows` does.
     :return: the prompts' tokens [t, C] and the image's [n, C].
     """
     tokens = prompts

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from VISTA3DCore.imaging.averaging import averaged, coarse_edges
+from VISTA3DCore.imaging.components import label_components
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.components import label_components
 
 AIR_HU = -800.0
 """Below is air or lung (Project-MONAI/VISTA scripts/slic_process_sam.py)."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import ModelError
 from VISTA3DCore.imaging.packages import DataPackage, fetch_files
-from VISTA3DCore.inference.devices import choose_device
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.supervoxels.tiny_vit import TinyViT, fold_norms, upscaling
@@ -34,7 +34,7 @@ class MedSamLite:
     """The encoder, ready to run.
 
     :param weights: the verified weight file, see :func:`fetch_weights`.
-    :param device: as for :func:`VISTA3DCore.inference.devices.choose_device`.
+    :param device: as for :func:`VISTA3DCore.backends.devices.choose_device`.
     :raises ModelError: if the file does not hold exactly the tensors that the network has.
     """
 

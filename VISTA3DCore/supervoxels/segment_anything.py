@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import ModelError
-from VISTA3DCore.inference.devices import choose_device
-from VISTA3DCore.network.digests import digest_file, require_hash
-from VISTA3DCore.network.downloads import download
-from VISTA3DCore.network.hub import hub_file
-from VISTA3DCore.network.model_folder import disk_errors
-from VISTA3DCore.network.sidecar import read_sidecar, write_sidecar
+from VISTA3DCore.models.digests import digest_file, require_hash
+from VISTA3DCore.models.downloads import download
+from VISTA3DCore.models.hub import hub_file
+from VISTA3DCore.models.model_folder import disk_errors
+from VISTA3DCore.models.sidecar import read_sidecar, write_sidecar
 from VISTA3DCore.packages import require
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
@@ -32,7 +32,7 @@ class SegmentAnything:
     """The image encoder and the mask decoder's up-scaling layers of a SamModel.
 
     :param model: a folder with ``config.json`` and ``model.safetensors`` (:func:`fetch_model`), or a loaded model.
-    :param device: as for :func:`VISTA3DCore.inference.devices.choose_device`.
+    :param device: as for :func:`VISTA3DCore.backends.devices.choose_device`.
     :raises ModelError: if the weights do not fit the configuration.
     :raises DeviceError: if transformers is not installed.
     """

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from VISTA3DCore.errors import InputError, OutputError
-from VISTA3DCore.network.sidecar import replacing
+from VISTA3DCore.models.sidecar import replacing
 from VISTA3DCore.training.file_marks import is_unchanged, mark
 
 State = dict[str, Any]

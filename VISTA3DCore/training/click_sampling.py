@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from VISTA3DCore.evaluation.simulation import eroded
-from VISTA3DCore.inference.components import Box
+from VISTA3DCore.imaging.components import Box
 
 Clicks = tuple[np.ndarray, np.ndarray]
 """Voxel indices [n, 3] and whether each is positive [n]."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.inference.refinement import refine
+from VISTA3DCore.inference.clicks.refinement import refine
 from VISTA3DCore.training.click_sampling import Clicks, error_clicks
 from VISTA3DCore.training.prompts import PromptConfig, PromptObject
 

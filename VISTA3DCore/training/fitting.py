@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from VISTA3DCore.backends.memory import is_out_of_memory
 from VISTA3DCore.errors import NotEnoughMemoryError
-from VISTA3DCore.network.backends.memory import is_out_of_memory
 from VISTA3DCore.training.datasets import PatchData
 from VISTA3DCore.training.prompts import PromptObject
 from VISTA3DCore.training.samples import Sample

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from VISTA3DCore.errors import Cancelled, TrainingError
+from VISTA3DCore.models.checkpoints import save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.acceleration import accelerate

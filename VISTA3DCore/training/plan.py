@@ -12,10 +12,10 @@ import numpy as np
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError, ModelError
 from VISTA3DCore.evaluation.data_list import DataList
-from VISTA3DCore.network.checkpoints import State, load_checkpoint
+from VISTA3DCore.models.checkpoints import State, load_checkpoint
+from VISTA3DCore.models.digests import digest_file
+from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.network.digests import digest_file
-from VISTA3DCore.network.store import ModelStore
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.caching import CaseStore

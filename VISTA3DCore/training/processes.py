@@ -9,8 +9,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
 
+from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import DeviceError, InputError
-from VISTA3DCore.inference.devices import choose_device
 from VISTA3DCore.training.branches import Arithmetic
 
 

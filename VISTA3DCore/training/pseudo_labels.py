@@ -15,9 +15,9 @@ import numpy as np
 
 from VISTA3DCore.anatomy.catalogue import Catalogue
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.components import label_components
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.components import label_components
 from VISTA3DCore.inference.session import Segmenter
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.datasets import IGNORE

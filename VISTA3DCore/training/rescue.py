@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from VISTA3DCore.backends.memory import is_out_of_memory
 from VISTA3DCore.errors import NotEnoughMemoryError, OutputError, TrainingError, VistaError
-from VISTA3DCore.network.backends.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from VISTA3DCore.training.loop import Trainer

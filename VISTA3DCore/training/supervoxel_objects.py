@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from VISTA3DCore.evaluation.simulation import eroded, largest_component
-from VISTA3DCore.inference.components import bounding_box, label_components
+from VISTA3DCore.imaging.components import bounding_box, label_components
 from VISTA3DCore.training.click_sampling import Clicks, added, clickable, joined, random_voxels
 
 REGULAR, ORGAN_SUB, ORGAN_ADD = "regular", "organ_sub", "organ_add"

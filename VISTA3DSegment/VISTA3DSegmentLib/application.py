@@ -214,7 +214,7 @@ class Services:
         wait_for_ends()
 
     def _transport(self) -> QProcessTransport:
-        from VISTA3DCore.worker.environment import worker_command
+        from VISTA3DCore.engine.environment import worker_command
 
         from .process import QProcessTransport
 

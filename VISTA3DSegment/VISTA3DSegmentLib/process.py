@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine process as a child of Slicer: bytes are moved by signals of ``QProcess``, no thread is involved.
 
-A Python thread hardly runs while Slicer's event loop idles, so :class:`VISTA3DCore.worker.transports.ChildProcess`,
+A Python thread hardly runs while Slicer's event loop idles, so :class:`VISTA3DCore.engine.transports.ChildProcess`,
 which has three, is not for here.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 import qt
 
 from VISTA3DCore.child_processes import WorkingFolder, child_environment
-from VISTA3DCore.worker.environment import clean_environment, worker_command
-from VISTA3DCore.worker.errors import WorkerGoneError
+from VISTA3DCore.engine.environment import clean_environment, worker_command
+from VISTA3DCore.engine.errors import WorkerGoneError
 
 _LOG_LINES = 200
 _PATIENCE_MS = 5000
@@ -31,7 +31,7 @@ def wait_for_ends(patience_ms: int = 2000) -> None:
 
 
 class QProcessTransport:
-    """A :class:`VISTA3DCore.worker.transports.Transport` over ``qt.QProcess``.
+    """A :class:`VISTA3DCore.engine.transports.Transport` over ``qt.QProcess``.
 
     :param command: by default the engine under this interpreter, see :func:`worker_command`.
     :param environment: by default this process's without what Slicer sets.

@@ -22,7 +22,7 @@ import numpy as np
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.evaluation.data_list import read_data_list
-from VISTA3DCore.network.claims import Claim, Claims, read_claims, with_claims
+from VISTA3DCore.models.claims import Claim, Claims, read_claims, with_claims
 
 THRESHOLD = 0.5
 _LEAST_ML = 0.5

@@ -27,8 +27,8 @@ def model(volume: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
 
     from VISTA3DCore.inference.segmenter import Segmenter
+    from VISTA3DCore.models.checkpoints import save_checkpoint
     from VISTA3DCore.network.architecture import build_network
-    from VISTA3DCore.network.checkpoints import save_checkpoint
     from VISTA3DCore.network.config import ModelConfig
 
     config = ModelConfig(name="tiny", classes=(LIVER, SPLEEN, RIGHT_KIDNEY, LEFT_KIDNEY, 23), **CONFIG)

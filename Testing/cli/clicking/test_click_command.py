@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.anatomy.structure import NEW_OBJECT_INDEX
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.imaging.seg_reading import StoredSegmentation
+from VISTA3DCore.imaging.formats.seg_reading import StoredSegmentation
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 

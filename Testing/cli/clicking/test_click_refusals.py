@@ -93,8 +93,8 @@ def test_bases_that_cannot_be_used(refuses: Callable, volume: Volume, base: tupl
 
 
 def test_a_model_without_a_click_branch(refuses: Callable, tmp_path: Path) -> None:
+    from VISTA3DCore.models.checkpoints import save_checkpoint
     from VISTA3DCore.network.architecture import build_network
-    from VISTA3DCore.network.checkpoints import save_checkpoint
     from VISTA3DCore.network.config import ModelConfig
 
     config = ModelConfig(name="automatic", click_branch=False, classes=(LIVER,), **CONFIG)

@@ -21,7 +21,7 @@ from VISTA3DCore.imaging.volume import Volume
 
 pytestmark = pytest.mark.slow
 
-FRAIL_ENGINE = Path(__file__).resolve().parents[2] / "worker" / "frail_engine.py"
+FRAIL_ENGINE = Path(__file__).resolve().parents[2] / "engine" / "frail_engine.py"
 
 
 def test_what_is_missing_is_told_before_anything_starts(tiny: Running) -> None:

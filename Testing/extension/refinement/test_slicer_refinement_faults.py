@@ -97,8 +97,8 @@ def test_structures_that_cannot_be_clicked(clicking: Clicking, index: int) -> No
 
 
 def test_a_model_that_takes_no_clicks(clicking: Clicking, tmp_path: Path) -> None:
+    from VISTA3DCore.models.checkpoints import save_checkpoint
     from VISTA3DCore.network.architecture import build_network
-    from VISTA3DCore.network.checkpoints import save_checkpoint
     from VISTA3DCore.network.config import ModelConfig
 
     sizes = {"width": 8, "blocks_down": (1, 1, 1), "window": (32, 32, 32), "spacing": (12.0, 12.0, 12.0)}

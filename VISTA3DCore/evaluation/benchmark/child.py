@@ -31,7 +31,7 @@ class Answering:
     def __init__(self, name: str, scene: Scene) -> None:
         import torch
 
-        from VISTA3DCore.inference.devices import choose_device
+        from VISTA3DCore.backends.devices import choose_device
 
         torch.set_num_threads(scene.threads)
         self.device, self._scene = choose_device(scene.device).device, scene

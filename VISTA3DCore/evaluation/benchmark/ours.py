@@ -18,10 +18,10 @@ from VISTA3DCore.evaluation.benchmark.sides import SideName
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.automatic import ClassScores, LabelMap
-from VISTA3DCore.inference.device_restoration import DeviceRestorer
-from VISTA3DCore.inference.feature_map import BatchingBackend
-from VISTA3DCore.inference.restoration import NearestRestorer
+from VISTA3DCore.inference.automatic.feature_map import BatchingBackend
+from VISTA3DCore.inference.automatic.labels import ClassScores, LabelMap
+from VISTA3DCore.inference.automatic.resample_on_device import DeviceRestorer
+from VISTA3DCore.inference.automatic.resample_to_input import NearestRestorer
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.inference.session import Session
 from VISTA3DCore.network.click_head import ClickTokens

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import DeviceError, InputError
 from VISTA3DCore.evaluation.benchmark import scene as scenes
 from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch
 from VISTA3DCore.evaluation.benchmark.scene import Scene
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.inference.devices import choose_device
 
 PATCH = (192, 192, 192)
 _CHANNELS = 8

@@ -34,9 +34,9 @@ from VISTA3DCore.evaluation.benchmark.volumes import Size, one_window, phantom, 
 from VISTA3DCore.evaluation.benchmark.weights import RANDOM, STRUCTURED, write_weights
 from VISTA3DCore.evaluation.benchmark.work import NetworkWork, network_work
 from VISTA3DCore.imaging.volume import Volume
-from VISTA3DCore.network.checkpoints import inspect_checkpoint
+from VISTA3DCore.models.checkpoints import inspect_checkpoint
+from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.network.store import ModelStore
 from VISTA3DCore.progress import Progress
 
 #: What all others are compared with.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from VISTA3DCore.backends.selection import PRECISIONS, RUNTIMES
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.network.backends.selection import PRECISIONS, RUNTIMES
 
 OURS, REFERENCE, TUNED, RIVAL = "ours", "reference", "tuned", "nninteractive"
 KINDS = (OURS, REFERENCE, TUNED, RIVAL)

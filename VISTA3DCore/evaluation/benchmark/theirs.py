@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import DeviceError
 from VISTA3DCore.evaluation.benchmark import reference
 from VISTA3DCore.evaluation.benchmark import scene as scenes
 from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch, synchronise
 from VISTA3DCore.evaluation.benchmark.scene import Scene
 from VISTA3DCore.evaluation.benchmark.sides import TUNED, SideName
-from VISTA3DCore.inference.devices import choose_device
+from VISTA3DCore.models.checkpoints import load_checkpoint
+from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.checkpoints import load_checkpoint
-from VISTA3DCore.network.store import ModelStore
 
 _BATCHES = (1, 2, 4)
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.backends.torch_backend import TorchBackend
 from VISTA3DCore.imaging.phantom import paint_phantom
+from VISTA3DCore.models.checkpoints import save_checkpoint
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.network.backends.torch_backend import TorchBackend
-from VISTA3DCore.network.checkpoints import save_checkpoint
 from VISTA3DCore.network.config import ModelConfig
 
 RANDOM, STRUCTURED = "random", "structured"

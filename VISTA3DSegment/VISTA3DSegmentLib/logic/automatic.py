@@ -12,9 +12,9 @@ import numpy as np
 import slicer
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure, catalogue
+from VISTA3DCore.engine.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
 from VISTA3DCore.errors import InputError, OutputError, VistaError
 from VISTA3DCore.imaging.geometry import to_region
-from VISTA3DCore.worker.protocol import SegmentParams, UnknownSessionError, WorkerGoneError, arrays_in
 
 from ..i18n import tr as _
 from ..mrml.hiding import hidden_note
@@ -32,8 +32,8 @@ from .stepping import Stepping
 from .wording import names_of
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.client import ProgressEvent
-    from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
+    from VISTA3DCore.engine.client import ProgressEvent
+    from VISTA3DCore.engine.protocol import PartialInfo, SegmentResult
 
     from .engine import Engine, Pending
     from .settings import Settings

@@ -14,8 +14,8 @@ from ..mrml.boxes import NO_BOX, Ranges, Shape, box_of, intersection, shape_of, 
 from ..mrml.neighbors import Exchange
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.arrays import SharedDirectory
-    from VISTA3DCore.worker.protocol import ArrayRef
+    from VISTA3DCore.engine.arrays import SharedDirectory
+    from VISTA3DCore.engine.protocol import ArrayRef
 
 # Slicer keeps 10 undo states; the rest is for other segments. The oldest go first.
 _KEPT = 64

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.registry import REGISTRY
 
 from ..i18n import tr as _
 from .signals import Signal
@@ -36,7 +36,7 @@ class Choice:
 
 def installed_models() -> dict[str, int]:
     """Return the models that are on this computer, and their size in bytes; takes milliseconds."""
-    from VISTA3DCore.network.store import ModelStore
+    from VISTA3DCore.models.store import ModelStore
 
     store = ModelStore()
     found = (store.status(entry.name) for entry in store.entries())

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.protocol import (
+from VISTA3DCore.engine.protocol import (
     ClickParams,
     SuggestParams,
     UnknownSessionError,
     WarmParams,
     WorkerGoneError,
 )
+from VISTA3DCore.errors import VistaError
 
 from ..mrml.clicks import ClickList, Position
 from .bases import Bases
 from .wording import explained
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.protocol import ArrayRef
+    from VISTA3DCore.engine.protocol import ArrayRef
 
     from .clicked_segment import ClickedSegment
     from .engine import Engine, OnError, OnProgress, OnResult, Pending

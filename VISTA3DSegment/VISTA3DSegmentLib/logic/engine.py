@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from VISTA3DCore.engine.client import Failure, ProgressEvent, Response
+from VISTA3DCore.engine.protocol import ArrayRef, Params, Result, WorkerGoneError, arrays_in
+from VISTA3DCore.engine.supervisor import Supervisor
 from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.client import Failure, ProgressEvent, Response
-from VISTA3DCore.worker.protocol import ArrayRef, Params, Result, WorkerGoneError, arrays_in
-from VISTA3DCore.worker.supervisor import Supervisor
 
 from .signals import Signal
 from .stepping import Stepping
@@ -23,11 +23,11 @@ from .wording import for_panel, shown
 if TYPE_CHECKING:
     import numpy as np
 
-    from VISTA3DCore.worker.arrays import SharedDirectory
-    from VISTA3DCore.worker.client import Event
-    from VISTA3DCore.worker.keeper import Patience
-    from VISTA3DCore.worker.protocol import PartialInfo, SegmentResult
-    from VISTA3DCore.worker.transports import Transport
+    from VISTA3DCore.engine.arrays import SharedDirectory
+    from VISTA3DCore.engine.client import Event
+    from VISTA3DCore.engine.keeper import Patience
+    from VISTA3DCore.engine.protocol import PartialInfo, SegmentResult
+    from VISTA3DCore.engine.transports import Transport
 
 OnResult = Callable[[Result | None], Any]
 OnError = Callable[[VistaError], Any]

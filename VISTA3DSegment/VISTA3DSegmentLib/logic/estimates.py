@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.worker.client import model_on_wire
-from VISTA3DCore.worker.protocol import ProbeParams
+from VISTA3DCore.engine.client import model_on_wire
+from VISTA3DCore.engine.protocol import ProbeParams
 
 from ..i18n import tr as _
 from .regions import Corners, volume_box
@@ -20,8 +20,8 @@ from .settings import Rate
 from .signals import Signal
 
 if TYPE_CHECKING:
+    from VISTA3DCore.engine.protocol import OpenResult, ProbeResult, SegmentResult
     from VISTA3DCore.errors import VistaError
-    from VISTA3DCore.worker.protocol import OpenResult, ProbeResult, SegmentResult
 
     from .automatic import RunRequest
     from .engine import Engine, Pending

@@ -12,8 +12,8 @@ from .signals import Signal
 from .wording import for_panel
 
 if TYPE_CHECKING:
+    from VISTA3DCore.engine.protocol import DiagnoseResult
     from VISTA3DCore.errors import VistaError
-    from VISTA3DCore.worker.protocol import DiagnoseResult
 
     from .housekeeping import Housekeeping
 

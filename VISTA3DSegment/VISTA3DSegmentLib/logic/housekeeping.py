@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from VISTA3DCore.engine.protocol import Params, Result
     from VISTA3DCore.errors import VistaError
-    from VISTA3DCore.worker.protocol import Params, Result
 
     from .engine import Engine, OnError, OnProgress, OnResult, Pending
 

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from VISTA3DCore.errors import Cancelled, VistaError
-from VISTA3DCore.worker.client import model_on_wire
-from VISTA3DCore.worker.protocol import (
+from VISTA3DCore.engine.client import model_on_wire
+from VISTA3DCore.engine.protocol import (
     DownloadParams,
     ImportParams,
     LicenceResult,
@@ -22,13 +21,14 @@ from VISTA3DCore.worker.protocol import (
     ModelsResult,
     Params,
 )
+from VISTA3DCore.errors import Cancelled, VistaError
 
 from ..i18n import tr as _
 from .signals import Signal
 from .wording import short_title, title_of
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.client import ProgressEvent
+    from VISTA3DCore.engine.client import ProgressEvent
 
     from .engine import Engine, Pending
     from .housekeeping import Housekeeping

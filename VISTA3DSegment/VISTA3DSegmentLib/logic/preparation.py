@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from VISTA3DCore.engine.errors import WorkerGoneError
 from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.errors import WorkerGoneError
 
 from ..i18n import tr as _
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.client import ProgressEvent
+    from VISTA3DCore.engine.client import ProgressEvent
 
     from .choice import Choice
     from .clicked_segment import ClickedSegment

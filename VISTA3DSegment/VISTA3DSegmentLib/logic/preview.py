@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import slicer
 
+from VISTA3DCore.engine.protocol import arrays_in
 from VISTA3DCore.errors import VistaError
-from VISTA3DCore.worker.protocol import arrays_in
 
 from ..i18n import tr as _
 from ..mrml.names import name_of
@@ -22,7 +22,7 @@ from .stepping import Stepping
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Catalogue
-    from VISTA3DCore.worker.protocol import PartialInfo
+    from VISTA3DCore.engine.protocol import PartialInfo
 
     from .engine import Engine
 

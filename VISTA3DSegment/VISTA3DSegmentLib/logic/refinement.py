@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import slicer
 
 from VISTA3DCore.anatomy.catalogue import Catalogue
+from VISTA3DCore.engine.errors import WorkerGoneError
 from VISTA3DCore.errors import InputError, OutputError, UnknownStructureError, VistaError
-from VISTA3DCore.worker.errors import WorkerGoneError
 
 from ..i18n import tr as _
 from ..mrml.clicks import ClickList, Edit, Position, StoredClick
@@ -29,8 +29,8 @@ from .wording import explained
 if TYPE_CHECKING:
     import numpy as np
 
-    from VISTA3DCore.worker.client import ProgressEvent
-    from VISTA3DCore.worker.protocol import ArrayRef, ClickAnswer
+    from VISTA3DCore.engine.client import ProgressEvent
+    from VISTA3DCore.engine.protocol import ArrayRef, ClickAnswer
 
     from ..mrml.writing import SegmentWriter
     from .engine import Engine, OnError, Pending

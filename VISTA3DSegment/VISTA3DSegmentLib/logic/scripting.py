@@ -10,10 +10,10 @@ import numpy as np
 import slicer
 
 from VISTA3DCore.anatomy.catalogue import catalogue
+from VISTA3DCore.engine.client import ProgressEvent, model_on_wire
+from VISTA3DCore.engine.model_management import details
+from VISTA3DCore.engine.protocol import LoadParams
 from VISTA3DCore.errors import Cancelled, InputError, VistaError
-from VISTA3DCore.worker.client import ProgressEvent, model_on_wire
-from VISTA3DCore.worker.housekeeping import details
-from VISTA3DCore.worker.protocol import LoadParams
 
 from ..i18n import tr as _
 from ..mrml.clicks import Edit, Position
@@ -29,7 +29,7 @@ from .signals import Signal
 from .waiting import OnProgress, Outcome, Reporting
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.protocol import LoadResult, ModelDetails
+    from VISTA3DCore.engine.protocol import LoadResult, ModelDetails
 
     from .automatic import AutomaticRun
     from .choice import ChosenModel
@@ -159,7 +159,7 @@ class Scripting:
 
     def models(self) -> tuple[ModelDetails, ...]:
         """Return the models that can be had by name; those with a ``path`` are on this computer."""
-        from VISTA3DCore.network.store import ModelStore
+        from VISTA3DCore.models.store import ModelStore
 
         store = ModelStore()
         return tuple(details(store, entry.name) for entry in store.entries())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from VISTA3DCore.worker.environment import PYTHON_VARIABLE
+from VISTA3DCore.engine.environment import PYTHON_VARIABLE
 
 from ..i18n import tr as _
 from .signals import Signal

@@ -17,7 +17,7 @@ from .signals import Signal
 if TYPE_CHECKING:
     import slicer
 
-    from VISTA3DCore.worker.protocol import ClaimsInfo
+    from VISTA3DCore.engine.protocol import ClaimsInfo
 
     from .settings import Settings
 

@@ -11,8 +11,8 @@ from ..mrml.clicks import ClickList, Position
 from .wording import explained
 
 if TYPE_CHECKING:
+    from VISTA3DCore.engine.protocol import ArrayRef, SuggestResult
     from VISTA3DCore.errors import VistaError
-    from VISTA3DCore.worker.protocol import ArrayRef, SuggestResult
 
     from .click_engine import ClickEngine
     from .engine import Pending

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import slicer
 
+from VISTA3DCore.engine.client import model_on_wire
+from VISTA3DCore.engine.protocol import ArrayRef, CloseParams, OpenParams
 from VISTA3DCore.errors import Cancelled, InputError, VistaError
-from VISTA3DCore.worker.client import model_on_wire
-from VISTA3DCore.worker.protocol import ArrayRef, CloseParams, OpenParams
 
 from ..mrml.volumes import content_key, to_volume
 from .engine import Engine, OnError, OnProgress, Pending
@@ -20,9 +20,9 @@ from .observers import watch_scene
 from .signals import log
 
 if TYPE_CHECKING:
+    from VISTA3DCore.engine.client import ProgressEvent
+    from VISTA3DCore.engine.protocol import OpenResult
     from VISTA3DCore.imaging.volume import Volume
-    from VISTA3DCore.worker.client import ProgressEvent
-    from VISTA3DCore.worker.protocol import OpenResult
 
 OnReady = Callable[[str], Any]
 _Key = tuple[str, str, str]

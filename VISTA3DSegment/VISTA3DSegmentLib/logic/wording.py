@@ -13,7 +13,7 @@ from pathlib import Path
 
 from VISTA3DCore.anatomy.catalogue import Structure
 from VISTA3DCore.errors import NotEnoughMemoryError, VistaError
-from VISTA3DCore.network.registry import REGISTRY
+from VISTA3DCore.models.registry import REGISTRY
 
 from ..i18n import tr as _
 from .signals import log

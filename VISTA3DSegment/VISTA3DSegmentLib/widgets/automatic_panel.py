@@ -26,7 +26,7 @@ from .structure_selector import StructureSelector
 from .ui import check, chosen, fill, load, plain_tip, show_row
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.protocol import ModelDetails
+    from VISTA3DCore.engine.protocol import ModelDetails
 
     from ..logic.automatic import AutomaticRun, RunRequest
     from ..logic.choice import ChosenModel

@@ -23,7 +23,7 @@ from .setup_panel import SetupPanel
 from .ui import load, scroll_to
 
 if TYPE_CHECKING:
-    from VISTA3DCore.worker.protocol import LoadResult
+    from VISTA3DCore.engine.protocol import LoadResult
 
     from ..application import Services
     from ..parameters import PanelParameters

@@ -1,0 +1,1 @@
+"""The network on NVIDIA GPUs: fused kernels and CUDA graphs."""

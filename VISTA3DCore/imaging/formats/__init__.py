@@ -1,0 +1,1 @@
+"""File formats: NIfTI, DICOM, what ITK reads, segmentations of Slicer, markups."""

@@ -1,0 +1,1 @@
+"""The interactive branch: from clicks to a changed mask."""
