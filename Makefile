@@ -29,6 +29,7 @@ test-fast: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 format: $(VENV)/.lint
 	$(BIN)/ruff format .

@@ -15,7 +15,6 @@ import SimpleITK as sitk
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.formats.seg_reading import read_mask
-from VISTA3DCore.imaging.readers import read_volume
 from VISTA3DCore.imaging.segmentation import Segmentation
 from VISTA3DCore.imaging.volume import Volume
 
@@ -40,9 +39,9 @@ def images(tmp_path: Path) -> tuple[Path, np.ndarray]:
 def test_images_with_such_a_folder_or_name_are_read(images: tuple[Path, np.ndarray], name: str, tmp_path: Path) -> None:
     folder, array = images
     strange = Path(shutil.copytree(folder, tmp_path / COLOGNE))
-    np.testing.assert_array_equal(read_volume(strange / name).array, array)
+    np.testing.assert_array_equal(Volume.read(strange / name).array, array)
     renamed = (folder / name).rename(folder / f"{COLOGNE}{name[2:]}")
-    volume = read_volume(renamed)
+    volume = Volume.read(renamed)
     np.testing.assert_array_equal(volume.array, array)
     assert volume.name == f"K?ln{name[2:]}"
 
@@ -52,11 +51,11 @@ def test_dicom_series_in_such_a_folder_or_with_such_names_are_read(
 ) -> None:
     array = np.random.default_rng(0).integers(-1000, 1000, (6, 7, 8)).astype(np.float64)
     folder = write_dicom(tmp_path / COLOGNE, array)
-    np.testing.assert_array_equal(read_volume(folder).array, array)
+    np.testing.assert_array_equal(Volume.read(folder).array, array)
     for number, file in enumerate(sorted(folder.iterdir())):
         file.rename(folder / f"{COLOGNE}{number}")
-    np.testing.assert_array_equal(read_volume(folder).array, array)
-    np.testing.assert_array_equal(read_volume(folder / f"{COLOGNE}3").array, array)
+    np.testing.assert_array_equal(Volume.read(folder).array, array)
+    np.testing.assert_array_equal(Volume.read(folder / f"{COLOGNE}3").array, array)
 
 
 def test_segmentations_with_such_names_are_written_and_read(tmp_path: Path) -> None:
@@ -73,13 +72,13 @@ def test_segmentations_with_such_names_are_written_and_read(tmp_path: Path) -> N
 def test_a_tilde_in_quotes_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     sitk.WriteImage(sitk.Image(4, 4, 4, sitk.sitkInt16), str(tmp_path / "ct.nrrd"))
-    assert read_volume("~/ct.nrrd").shape == (4, 4, 4)
+    assert Volume.read("~/ct.nrrd").shape == (4, 4, 4)
     for nobody in ("~nobody-of-this-name/ct.nrrd", "~/none.nrrd"):
         with pytest.raises(InputError, match="does not exist"):
-            read_volume(nobody)
+            Volume.read(nobody)
 
 
 @pytest.mark.parametrize("pattern", ["*.dcm", "IM00??"])
 def test_a_pattern_that_no_shell_replaced_is_answered_by_the_folder(tmp_path: Path, pattern: str) -> None:
     with pytest.raises(InputError, match=r"give the folder \('.*/dicom'\)"):
-        read_volume(tmp_path / "dicom" / pattern)
+        Volume.read(tmp_path / "dicom" / pattern)

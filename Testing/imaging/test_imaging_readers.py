@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.geometry import lps_to_ras
-from VISTA3DCore.imaging.readers import check_ct, read_volume
+from VISTA3DCore.imaging.readers import check_ct
 from VISTA3DCore.imaging.volume import Volume
 
 
@@ -36,7 +36,7 @@ def _sitk_image(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
 def test_files_of_simpleitk(tmp_path: Path, ct: np.ndarray, oblique: np.ndarray, ending: str) -> None:
     path = tmp_path / f"ct{ending}"
     sitk.WriteImage(_sitk_image(ct, oblique), str(path), ending != ".mhd")
-    volume = read_volume(path)
+    volume = Volume.read(path)
     np.testing.assert_array_equal(volume.array, ct)
     np.testing.assert_allclose(volume.affine, oblique, atol=1e-5)
     assert volume.array.dtype == np.int16
@@ -52,7 +52,7 @@ def test_nifti_files_of_nibabel(tmp_path: Path, oblique: np.ndarray, dtype: str,
     header.set_data_dtype(array.dtype)
     image = kind(array, oblique, header)
     nib.save(image, tmp_path / "ct.nii.gz")
-    volume = read_volume(tmp_path / "ct.nii.gz")
+    volume = Volume.read(tmp_path / "ct.nii.gz")
     np.testing.assert_array_equal(volume.array, array)
     np.testing.assert_array_equal(volume.affine, nib.load(tmp_path / "ct.nii.gz").affine)
 
@@ -65,7 +65,7 @@ def test_nifti_affine_is_nibabels(tmp_path: Path, ct: np.ndarray, oblique: np.nd
         image.set_sform(affine, codes[1])
         nib.save(image, tmp_path / "ct.nii")
         np.testing.assert_allclose(
-            read_volume(tmp_path / "ct.nii").affine, nib.load(tmp_path / "ct.nii").affine, atol=1e-6
+            Volume.read(tmp_path / "ct.nii").affine, nib.load(tmp_path / "ct.nii").affine, atol=1e-6
         )
 
 
@@ -76,7 +76,7 @@ def test_nifti_without_orientation_is_read_as_itk_reads_it(tmp_path: Path, ct: n
     found = sitk.ReadImage(str(tmp_path / "ct.nii"))
     expected = np.diag([*found.GetSpacing(), 1.0])
     expected[:3, :3] = np.reshape(found.GetDirection(), (3, 3)) * found.GetSpacing()
-    np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, lps_to_ras(expected), atol=1e-6)
+    np.testing.assert_allclose(Volume.read(tmp_path / "ct.nii").affine, lps_to_ras(expected), atol=1e-6)
 
 
 def test_nifti_scaling_is_applied(tmp_path: Path, oblique: np.ndarray) -> None:
@@ -87,7 +87,7 @@ def test_nifti_scaling_is_applied(tmp_path: Path, oblique: np.ndarray) -> None:
     raw = bytearray((tmp_path / "ct.nii").read_bytes())
     raw[112:120] = struct.pack("<2f", 2.5, -1024.0)
     (tmp_path / "ct.nii").write_bytes(raw)
-    volume = read_volume(tmp_path / "ct.nii")
+    volume = Volume.read(tmp_path / "ct.nii")
     np.testing.assert_array_equal(volume.array, nib.load(tmp_path / "ct.nii").get_fdata().astype(np.float32))
     assert volume.array.dtype == np.float32
 
@@ -106,7 +106,7 @@ def test_slightly_sheared_files_are_straightened_with_a_warning(
     else:
         _write_nrrd(path, ct, bent)
     with pytest.warns(UserWarning, match="not exactly perpendicular"):
-        volume = read_volume(path)
+        volume = Volume.read(path)
     np.testing.assert_array_equal(volume.array, ct)
     np.testing.assert_allclose(volume.affine, oblique, atol=0.02)
     directions = volume.affine[:3, :3] / volume.spacing
@@ -130,7 +130,7 @@ def test_a_sform_that_is_no_grid_gives_way_to_the_qform(tmp_path: Path, ct: np.n
     image.set_sform(oblique + np.array([[0, 0.6, 0, 0]] + [[0] * 4] * 3), 4)
     nib.save(image, tmp_path / "ct.nii")
     with pytest.warns(UserWarning, match="qform is used"):
-        np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
+        np.testing.assert_allclose(Volume.read(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
 
 
 def test_a_disagreement_of_sform_and_qform_is_told(tmp_path: Path, ct: np.ndarray, oblique: np.ndarray) -> None:
@@ -139,7 +139,7 @@ def test_a_disagreement_of_sform_and_qform_is_told(tmp_path: Path, ct: np.ndarra
     image.set_qform(np.eye(4), 1)
     nib.save(image, tmp_path / "ct.nii")
     with pytest.warns(UserWarning, match="the sform is used"):
-        np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
+        np.testing.assert_allclose(Volume.read(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
 
 
 def test_a_qform_that_nobody_uses_may_be_wrong(tmp_path: Path, ct: np.ndarray, oblique: np.ndarray) -> None:
@@ -149,14 +149,14 @@ def test_a_qform_that_nobody_uses_may_be_wrong(tmp_path: Path, ct: np.ndarray, o
     for name in ("quatern_b", "quatern_c", "quatern_d"):
         image.header[name] = 0.9
     nib.save(image, tmp_path / "ct.nii")
-    np.testing.assert_allclose(read_volume(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
+    np.testing.assert_allclose(Volume.read(tmp_path / "ct.nii").affine, oblique, atol=1e-5)
 
 
 def test_trailing_axes_of_one_are_dropped(tmp_path: Path, ct: np.ndarray) -> None:
     nib.save(nib.Nifti1Image(ct[..., None, None], np.eye(4)), tmp_path / "ct.nii.gz")
-    assert read_volume(tmp_path / "ct.nii.gz").shape == ct.shape
+    assert Volume.read(tmp_path / "ct.nii.gz").shape == ct.shape
     sitk.WriteImage(sitk.JoinSeries([sitk.GetImageFromArray(ct)]), str(tmp_path / "ct.nrrd"))
-    assert read_volume(tmp_path / "ct.nrrd").shape == ct.T.shape
+    assert Volume.read(tmp_path / "ct.nrrd").shape == ct.T.shape
 
 
 def _nifti(path: Path, array: np.ndarray, **header: object) -> None:
@@ -240,7 +240,7 @@ def test_what_is_no_usable_volume_is_refused_in_one_sentence(
     name, write, words = _cases()[case]
     write(tmp_path / name)
     with pytest.raises(InputError, match=words) as caught:
-        read_volume(tmp_path / name)
+        Volume.read(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert "ITK" not in str(caught.value)
 
@@ -254,7 +254,7 @@ def test_truncated_files_are_noticed(tmp_path: Path, ending: str, kept: float) -
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(InputError, match=r"damaged|incomplete"):
-        read_volume(path)
+        Volume.read(path)
 
 
 def test_a_damaged_gzip_stream_is_noticed(tmp_path: Path) -> None:
@@ -263,16 +263,16 @@ def test_a_damaged_gzip_stream_is_noticed(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 0xFF
     (tmp_path / "ct.nii.gz").write_bytes(data)
     with pytest.raises(InputError, match="damaged"):
-        read_volume(tmp_path / "ct.nii.gz")
+        Volume.read(tmp_path / "ct.nii.gz")
 
 
 def test_missing_and_forbidden_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        read_volume(tmp_path / "nothing.nii.gz")
+        Volume.read(tmp_path / "nothing.nii.gz")
     (tmp_path / "ct.nii").touch()
     monkeypatch.setattr(os, "access", lambda *_: False)  # tests may run as root, whom no permission stops
     with pytest.raises(InputError, match="permission denied"):
-        read_volume(tmp_path / "ct.nii")
+        Volume.read(tmp_path / "ct.nii")
 
 
 def _volume(values: np.ndarray, modality: str | None = None) -> Volume:
@@ -313,13 +313,13 @@ def test_every_real_ct_is_read_and_accepted(ct_data: Path) -> None:
     images = sorted(ct_data.glob("*/ct.nii.gz"))
     assert images
     for path in images:
-        volume = read_volume(path)
+        volume = Volume.read(path)
         np.testing.assert_array_equal(volume.affine, nib.load(path).affine)
         assert check_ct(volume) == []
 
 
 def test_the_labels_of_real_cts_lie_on_their_grid(ct_data: Path) -> None:
     for path in sorted(ct_data.glob("*/label.nii.gz"))[:12]:
-        image, label = read_volume(path.with_name("ct.nii.gz")), read_volume(path)
+        image, label = Volume.read(path.with_name("ct.nii.gz")), Volume.read(path)
         assert label.shape == image.shape
         np.testing.assert_allclose(label.affine, image.affine, atol=1e-3)

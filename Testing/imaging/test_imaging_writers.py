@@ -20,8 +20,8 @@ from scipy.spatial.transform import Rotation
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import Cancelled, InputError, OutputError, UnknownStructureError
 from VISTA3DCore.imaging.geometry import lps_to_ras
-from VISTA3DCore.imaging.readers import read_volume
 from VISTA3DCore.imaging.segmentation import Segmentation
+from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 
 LIVER, SPLEEN, KIDNEY, VESSEL, TUMOUR = 1, 3, 14, 25, 26
@@ -163,7 +163,7 @@ def test_label_maps_in_simpleitk_and_in_our_reader(tmp_path: Path, segmentation:
         columns = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
         np.testing.assert_allclose(lps_to_ras(segmentation.affine)[:3, :3], columns, atol=1e-6)
         np.testing.assert_allclose(lps_to_ras(segmentation.affine)[:3, 3], image.GetOrigin(), atol=1e-5)
-        volume = read_volume(path)
+        volume = Volume.read(path)
         np.testing.assert_array_equal(volume.array, array)
         assert volume.array.dtype == np.uint8
 
@@ -197,7 +197,7 @@ def test_any_grid_survives_a_round_trip(
     folder = tmp_path_factory.mktemp("round")
     for name in ("a.nii.gz", "a.nrrd", "a.mha", "a.seg.nrrd"):
         Segmentation(labels, {}, structures, affine).write(folder / name)
-        volume = read_volume(folder / name)
+        volume = Volume.read(folder / name)
         np.testing.assert_array_equal(volume.array, labels)
         np.testing.assert_allclose(volume.affine, affine, atol=1e-4 if name.endswith("gz") else 1e-9)
     image = nib.load(folder / "a.nii.gz")

@@ -238,8 +238,10 @@ class Catalogue:
 
     def _unknown(self, name: str) -> UnknownStructureError:
         if several := self._several(name):
-            names = ", ".join(several)
-            return UnknownStructureError(f"There is no structure called '{name}'; separate names by commas: {names}")
+            separated = ", ".join(several)
+            return UnknownStructureError(
+                f"There is no structure called '{name}'; separate names by commas: {separated}"
+            )
         names = [
             (spelling, structure.name)
             for structure in self.structures

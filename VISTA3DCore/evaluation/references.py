@@ -15,7 +15,6 @@ from VISTA3DCore.evaluation.data_list import DataItem, labelled, read_data_list,
 from VISTA3DCore.imaging.formats.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
 from VISTA3DCore.imaging.placing import place
-from VISTA3DCore.imaging.readers import read_volume
 from VISTA3DCore.imaging.volume import Volume
 
 # Grids are the same if no voxel lies farther apart than this share of the smallest spacing: rounding in headers.
@@ -171,7 +170,7 @@ def read_labels(path: Path, volume: Volume) -> np.ndarray:
     :return: integers [i, j, k].
     :raises InputError: if it cannot be read, holds no whole numbers, or has another geometry.
     """
-    reference = read_volume(path)
+    reference = Volume.read(path)
     labels = _whole_numbers(reference.array, path)
     if reference.shape == volume.shape and _same_place(reference.affine, volume.affine, volume.shape):
         return labels

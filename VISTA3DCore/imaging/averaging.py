@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Box = tuple[slice, slice, slice]
+from VISTA3DCore.imaging.geometry import Box
 
 
 def averaged(array: np.ndarray, box: Box, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,8 +14,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.imaging.geometry import Box, box_between
 
-Box = tuple[slice, slice, slice]
 CONNECTIVITIES = (6, 26)
 # Half the side, in voxels, of the box in which the search for one component begins: labelling it takes a millisecond.
 _FIRST_HALF_SIDE = 24
@@ -69,7 +69,8 @@ def bounding_box(mask: np.ndarray) -> Box | None:
     plane = slowest_first[first].any(axis=0)
     others = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
     found = (first, *(slice(int(one[0]), int(one[-1]) + 1) for one in others))
-    return tuple(found[order.index(axis)] for axis in range(3))
+    i, j, k = (found[order.index(axis)] for axis in range(3))
+    return i, j, k
 
 
 def bounding_boxes(labels: np.ndarray) -> dict[int, Box]:
@@ -86,10 +87,11 @@ def bounding_boxes(labels: np.ndarray) -> dict[int, Box]:
         in_plane[values, row] = columns[values, column] = True
         layers[:, number] = in_plane.any(axis=1)
         rows |= in_plane
-    boxes = {}
+    boxes: dict[int, Box] = {}
     for label in np.flatnonzero(layers.any(axis=1)).tolist():
         ends = [np.flatnonzero(seen[label])[[0, -1]].tolist() for seen in (layers, rows, columns)]
-        boxes[label] = tuple(slice(ends[order.index(axis)][0], ends[order.index(axis)][1] + 1) for axis in range(3))
+        first, last = np.transpose([ends[order.index(axis)] for axis in range(3)])
+        boxes[label] = box_between(first, last + 1)
     return boxes
 
 
@@ -143,8 +145,8 @@ class ComponentsOnDemand:
         for component in self._found:
             if component.holds(voxel):
                 return component
-        voxel = np.asarray(voxel)
-        self._found.append(self._found_nearby(voxel) or self._found_in_all(voxel))
+        at = np.asarray(voxel)
+        self._found.append(self._found_nearby(at) or self._found_in_all(at))
         return self._found[-1]
 
     def of_each(self, voxels: np.ndarray) -> list[Component]:
@@ -163,7 +165,7 @@ class ComponentsOnDemand:
         high = np.minimum(voxel + _FIRST_HALF_SIDE + 1, self.mask.shape)
         while np.prod(high - low) <= self._voxels_left:
             self._voxels_left -= np.prod(high - low)
-            box = tuple(map(slice, low.tolist(), high.tolist()))
+            box = box_between(low, high)
             labels, _ = label_components(self.mask[box], self.connectivity)
             component = labels == labels[tuple(voxel - low)]
             at_start, at_stop = _touched_sides(component)
@@ -177,6 +179,7 @@ class ComponentsOnDemand:
     def _found_in_all(self, voxel: np.ndarray) -> Component:
         component = self._labels == self._labels[tuple(voxel)]
         box = bounding_box(component)
+        assert box is not None  # it holds the voxel
         return Component(box, component[box])
 
     @cached_property
@@ -196,4 +199,5 @@ def _label(mask: np.ndarray, connectivity: int, result: np.ndarray) -> int:
 def _touched_sides(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each axis whether a mask has voxels in the first, and in the last layer: two bool [3]."""
     views = [np.moveaxis(mask, axis, 0) for axis in range(3)]
-    return tuple(np.array([view[layer].any() for view in views]) for layer in (0, -1))
+    first, last = (np.array([view[layer].any() for view in views]) for layer in (0, -1))
+    return first, last

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ from VISTA3DCore.errors import InputError
 ROUNDING_TOLERANCE = 5e-5
 # About 3 degrees of shear: more than any rounding of a header explains, so the grid is really oblique-angled.
 SHEAR_LIMIT = 0.05
+
+Shape = tuple[int, int, int]
+Box = tuple[slice, slice, slice]
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _AXIS_LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -74,6 +77,18 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.asarray(points, dtype=np.float64) @ affine[:3, :3].T + affine[:3, 3]
 
 
+def shape_of(sizes: Iterable[float]) -> Shape:
+    """Return three sizes as a shape."""
+    i, j, k = (int(size) for size in sizes)
+    return i, j, k
+
+
+def box_between(start: Iterable[float], stop: Iterable[float]) -> Box:
+    """Return the box from the voxel ``start`` [3] to, and without, the voxel ``stop`` [3]."""
+    i, j, k = (slice(int(first), int(last)) for first, last in zip(start, stop, strict=True))
+    return i, j, k
+
+
 def ras_orientation(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Return how an array becomes the closest to RAS: ``np.flip(array, flipped axes).transpose(permutation)``.
 
@@ -90,7 +105,8 @@ def ras_orientation(affine: np.ndarray) -> tuple[tuple[int, int, int], tuple[boo
         permutation[closest] = int(axis)
         flips[axis] = bool(rotation[closest, axis] < 0)
         rotation[closest, :] = 0.0
-    return tuple(permutation), tuple(flips)
+    (i, j, k), (flip_i, flip_j, flip_k) = permutation, flips
+    return (i, j, k), (flip_i, flip_j, flip_k)
 
 
 def axis_codes(affine: np.ndarray) -> str:
@@ -163,7 +179,7 @@ class Region:
         if np.any(low > high):
             raise InputError("The region's minimum exceeds its maximum; give minimum R A S, then maximum R A S.")
 
-    def voxel_box(self, affine: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    def voxel_box(self, affine: np.ndarray, shape: tuple[int, ...]) -> Box:
         """Return the smallest box of voxels that holds the part of the region inside the volume.
 
         :param affine: 4x4, voxel index -> RAS millimetres.
@@ -179,7 +195,7 @@ class Region:
                 f"The region lies outside the volume, which covers {coverage(affine, shape)}; it is given in RAS "
                 "millimeters."
             )
-        return tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+        return box_between(start, stop)
 
 
 def to_region(roi: Region | Sequence[float] | None) -> Region | None:

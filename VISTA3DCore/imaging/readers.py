@@ -6,6 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,20 +15,31 @@ from VISTA3DCore.imaging.formats.compression import available_threads
 from VISTA3DCore.imaging.formats.dicom import is_dicom, read_series
 from VISTA3DCore.imaging.formats.itk import read_with_itk
 from VISTA3DCore.imaging.formats.nifti import is_nifti, read_nifti
-from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.paths import expanded, readable
+
+if TYPE_CHECKING:
+    from VISTA3DCore.imaging.volume import Volume
 
 # The least contrast that a CT of a person shows (fat to muscle is about 150 HU); z-scored images span about 10.
 _LEAST_SPAN = 50.0
 
 
-def read_volume(path: str | PathLike[str]) -> Volume:
+class StoredImage(NamedTuple):
+    """What a file or a DICOM series holds: voxels [i, j, k], a 4x4 affine (voxel index -> RAS mm), name, modality."""
+
+    array: np.ndarray
+    affine: np.ndarray
+    name: str
+    modality: str | None = None
+
+
+def read_image(path: str | PathLike[str]) -> StoredImage:
     """Read NIfTI, NRRD, MHA/MHD, or a DICOM series: its folder, or any one of its files.
 
     Of a DICOM folder the largest CT series is read (localizers are left out); with several series a UserWarning says
     which one. The rescale slope and intercept are applied.
 
-    :return: the volume in RAS; integer voxels stay integers.
+    :return: the image in RAS; integer voxels stay integers.
     :raises InputError: if there is nothing readable, with the reason.
     """
     path = expanded(path)
@@ -37,13 +49,9 @@ def read_volume(path: str | PathLike[str]) -> Volume:
     if not os.access(path, os.R_OK):
         raise InputError(f"'{path}' cannot be opened: permission denied.")
     if path.is_dir() or is_dicom(path):
-        volume = read_series(path)
-    else:
-        array, affine = read_nifti(path) if is_nifti(path) else read_with_itk(path)
-        volume = Volume(array, affine, readable(path.name))
-    if min(volume.shape) < 2:
-        raise InputError(f"'{path.name}' is a single slice; a volume is needed.")
-    return volume
+        return StoredImage(*read_series(path))
+    array, affine = read_nifti(path) if is_nifti(path) else read_with_itk(path)
+    return StoredImage(array, affine, readable(path.name))
 
 
 def _is_pattern(path: Path) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from VISTA3DCore.imaging.geometry import from_ras, ras_orientation, reoriented_affine, spacing_of
+from VISTA3DCore.imaging.geometry import from_ras, ras_orientation, reoriented_affine, shape_of, spacing_of
 from VISTA3DCore.imaging.torch_sampler import TorchSampler, base_grid, normalisation
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
@@ -127,7 +127,7 @@ def _shape_and_origin(
             break
     else:  # a sheared grid has no smallest corner; MONAI then aligns the centres
         origin = affine[:3, :3] @ (shape / 2.0) + affine[:3, 3] - new_affine[:3, :3] @ (new_shape / 2.0)
-    return tuple(int(side) for side in new_shape), origin
+    return shape_of(new_shape), origin
 
 
 def _unchanged(
@@ -240,7 +240,8 @@ def restoration_coordinates(
         padding does; and the index in that grid of the first voxel of the cropped one.
     """
     sampler, offset = _inverse_sampler(model_affine, model_shape, target_affine, target_shape)
-    return tuple(sampler.line(axis) for axis in range(3)), offset
+    i, j, k = (sampler.line(axis) for axis in range(3))
+    return (i, j, k), offset
 
 
 def _inverse_sampler(
@@ -253,12 +254,12 @@ def _inverse_sampler(
     cropped_affine = np.asarray(model_affine, dtype=np.float64) @ np.linalg.inv(to_cropped)
     # Nine decimals remove the rounding of the reorientation, so that a half voxel in the shape falls as it fell before.
     spacing = np.round(spacing_of(cropped_affine), 9)
-    whole_affine, whole_shape = model_grid(target_affine, target_shape, spacing)
+    whole_affine, whole_shape = model_grid(target_affine, target_shape, spacing.tolist())
     offset = np.rint(np.linalg.solve(whole_affine, cropped_affine)[:3, 3])
     mapping = np.linalg.solve(_retraced(target_affine, whole_affine, offset, to_cropped), target_affine)
     theta = normalisation(whole_shape) @ mapping @ np.linalg.inv(normalisation(target_shape))
-    grid = tuple(base_grid(size) for size in target_shape)
-    return TorchSampler(theta, grid, whole_shape), tuple(int(index) for index in offset)
+    grid = base_grid(target_shape[0]), base_grid(target_shape[1]), base_grid(target_shape[2])
+    return TorchSampler(theta, grid, whole_shape), shape_of(offset)
 
 
 def _retraced(affine: np.ndarray, whole_affine: np.ndarray, offset: np.ndarray, to_cropped: np.ndarray) -> np.ndarray:
@@ -290,7 +291,7 @@ def nearest_lines(
         size, index = model_shape[permutation.index(axis)], np.rint(sampler.line(axis)).astype(np.int64) - offset[axis]
         return np.where((index >= 0) & (index < size), size - 1 - index if flips[axis] else index, -1)
 
-    return tuple(line(axis) for axis in range(3))
+    return line(0), line(1), line(2)
 
 
 def restore_nearest(
@@ -329,7 +330,7 @@ def _fill_separably(
     if not all(line.size for line in inside):
         return
     # Coordinates run in one direction, so the voxels inside are a box of the result.
-    place = tuple(slice(line[0], line[-1] + 1) for line in inside[:2])
+    box = result[inside[0][0] : inside[0][-1] + 1, inside[1][0] : inside[1][-1] + 1]
     rows, columns = indices[0][inside[0]], indices[1][inside[1]]
     plane, last = None, -1
     for k in inside[2]:
@@ -337,7 +338,7 @@ def _fill_separably(
             last = indices[2][k]
             # Two lookups along one axis each, i fastest, instead of one for every voxel.
             plane = np.ascontiguousarray(source[:, :, last].T).take(columns, axis=0).take(rows, axis=1).T
-        result[(*place, k)] = plane
+        box[:, :, k] = plane
         progress.update((k + 1) / result.shape[2], "Restoring")
 
 

@@ -77,7 +77,8 @@ class ResultFiles:
         if len(apart) == len(structures):
             apart = apart[1:]
         stem = place.name[: -len(suffix)] if place.name.lower().endswith(suffix) else place.name
-        names = zip(_file_names(apart), apart, strict=True) if suffix != ".seg.nrrd" else ()
+        beside = [] if suffix == ".seg.nrrd" else apart
+        names = zip(_file_names(beside), beside, strict=True)
         return cls(place, suffix, {place.with_name(f"{stem}_{name}{suffix}"): structure for name, structure in names})
 
     @property
@@ -173,18 +174,17 @@ def _checksum(pieces: Iterable[bytes]) -> str:
 def _voxels_and_seal(path: Path) -> tuple[Callable[[], Iterable[bytes]], str | None]:
     """Return how to read the voxels of a mask, and the seal in its header."""
     with path.open("rb") as file:
-        opened = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    with opened(path, "rb") as file:
-        header = file.read(_HEADER_BYTES)
+        compressed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path, "rb") if compressed else path.open("rb") as opened:
+        header = opened.read(_HEADER_BYTES)
     is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
     found = _SEAL.search(header[DESCRIPTION] if is_nifti else header)
 
     def voxels() -> Iterable[bytes]:
         if is_nifti:
             return voxel_bytes(read_nifti(path)[0])
-        from VISTA3DCore.imaging.formats.itk import (
-            read_with_itk,  # with SimpleITK, which Slicer's own process does without
-        )
+        # SimpleITK, which Slicer's own process does without, is loaded when it is needed.
+        from VISTA3DCore.imaging.formats.itk import read_with_itk
 
         return voxel_bytes(read_with_itk(path)[0])
 

@@ -64,6 +64,11 @@ class Segmentation:
             raise InputError("The labels and masks of a segmentation must be three-dimensional and of one shape.")
         self.masks = BitMasks.of(self.masks, self.labels.shape)
 
+    def _plane(self, index: int, k: int) -> np.ndarray:
+        """Return slice k of a structure's own mask, bool [i, j]."""
+        assert isinstance(self.masks, BitMasks)  # made so by __post_init__
+        return self.masks.plane(index, k)
+
     def _shapes_of_masks(self) -> list[tuple[int, ...]]:
         if isinstance(self.masks, BitMasks):
             return [self.masks.shape]
@@ -147,7 +152,7 @@ class Segmentation:
             return Slices(self.labels.shape, dtype, lambda k: self.labels[:, :, k])
 
         def plane(k: int) -> np.ndarray:
-            return np.where(self.masks.plane(first.index, k), dtype.type(first.index), self.labels[:, :, k])
+            return np.where(self._plane(first.index, k), dtype.type(first.index), self.labels[:, :, k])
 
         return Slices(self.labels.shape, dtype, plane)
 
@@ -155,9 +160,9 @@ class Segmentation:
         index = structure.index
 
         def plane(k: int) -> np.ndarray:
-            return self.masks.plane(index, k) if index in self.masks else self.labels[:, :, k] == index
+            return self._plane(index, k) if index in self.masks else self.labels[:, :, k] == index
 
-        mask = Slices(self.labels.shape, np.uint8, plane)
+        mask = Slices(self.labels.shape, np.dtype(np.uint8), plane)
         return lambda file: self._encode(file, files.suffix, mask, files.seal(mask))
 
     def _encode(self, file: BinaryIO, suffix: str, image: Slices, seal: str = "") -> None:

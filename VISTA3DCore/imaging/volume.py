@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.imaging.geometry import orthonormalised, spacing_of
+from VISTA3DCore.imaging.geometry import orthonormalised, shape_of, spacing_of
 
 # Micro-CT is as fine as 0.001 mm, a radiotherapy survey scan as coarse as 10 mm; beyond these a header is broken or
 # uses metres or micrometres.
@@ -43,19 +44,27 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along i, j, k."""
-        return self.array.shape
+        return shape_of(self.array.shape)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel spacing along i, j, k in millimeters."""
-        return tuple(float(length) for length in spacing_of(self.affine))
+        i, j, k = spacing_of(self.affine).tolist()
+        return i, j, k
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Volume:
-        """Read NIfTI, NRRD, MHA/MHD or a DICOM series folder; see :func:`VISTA3DCore.imaging.readers.read_volume`."""
-        from VISTA3DCore.imaging.readers import read_volume
+        """Read NIfTI, NRRD, MHA/MHD or a DICOM series folder; see :func:`VISTA3DCore.imaging.readers.read_image`.
 
-        return read_volume(path)
+        :raises InputError: if there is no usable volume, with the reason.
+        """
+        # The readers need SimpleITK; this module needs numpy alone.
+        from VISTA3DCore.imaging.readers import read_image
+
+        volume = cls(*read_image(path))
+        if min(volume.shape) < 2:
+            raise InputError(f"'{Path(path).name}' is a single slice; a volume is needed.")
+        return volume
 
 
 def _check_array(array: np.ndarray) -> None:

@@ -106,6 +106,8 @@ class Offer:
 
     def _shortfall(self, members: tuple[Structure, ...]) -> str:
         """Return why structures are not claimed, in a few words."""
+        if self.claims is None:
+            return "not trained"
         if len(members) > 1:
             return f"none of its {len(members)} structures reaches a Dice of {self.claims.threshold:g}"
         claim = self.claims.structures.get(members[0].index)
@@ -127,8 +129,9 @@ class Offer:
 
 def listed(request: Request | Iterable[Request]) -> list[Request]:
     """Return the single requests of a request."""
-    single = isinstance(request, str | Structure) or not isinstance(request, Iterable)
-    return [request] if single else list(request)
+    if isinstance(request, str | Structure) or not isinstance(request, Iterable):
+        return [request]
+    return list(request)
 
 
 def _name(item: Request, members: Sequence[Structure]) -> str:

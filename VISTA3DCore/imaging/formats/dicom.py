@@ -13,7 +13,6 @@ import SimpleITK as sitk
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.formats.itk import from_sitk, openable, quiet_itk
 from VISTA3DCore.imaging.geometry import lps_to_ras
-from VISTA3DCore.imaging.volume import Volume
 
 _FEWEST_SLICES = 3
 # Scanners store positions with 2-6 decimals: up to 1 % of irregularity is rounding; above 10 %, shapes suffer.
@@ -66,7 +65,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_series(path: Path) -> Volume:
+def read_series(path: Path) -> tuple[np.ndarray, np.ndarray, str, str | None]:
     """Read the largest CT series of a folder and its subfolders, or the series that one given file belongs to.
 
     Without any CT the largest series of another modality is read; ``Volume.modality`` tells.
@@ -154,15 +153,15 @@ def _largest(candidates: list[_Series], total: int) -> _Series:
     return rivals[0]
 
 
-def _load(series: _Series) -> Volume:
+def _load(series: _Series) -> tuple[np.ndarray, np.ndarray, str, str | None]:
     name, modality = series.title, series.first.modality or None
     if len(series.headers) == 1:
         array, affine = _read_pixels([series.first], multiframe=True)
-        return Volume(array, affine, name, modality)
+        return array, affine, name, modality
     _check_sizes(series)
     headers, affine = _sorted_grid(series)
     array, _ = _read_pixels(headers)
-    return Volume(array, lps_to_ras(affine), name, modality)
+    return array, lps_to_ras(affine), name, modality
 
 
 def _check_sizes(series: _Series) -> None:

@@ -13,7 +13,7 @@ import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _opened(path: Path) -> BinaryIO:
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path, "rb") if compressed else path.open("rb")
+    return cast(BinaryIO, gzip.open(path, "rb") if compressed else path.open("rb"))
 
 
 def _version_and_order(start: bytes) -> tuple[int, str] | None:

@@ -6,6 +6,7 @@ The keys are those that vtkMRMLSegmentationStorageNode of Slicer 5 reads and wri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -71,9 +72,7 @@ class _Layers:
         #: The layer of each structure.
         self.place = {**dict.fromkeys(wanted, 0), **self._places()}
         count = 1 + max(self.place.values(), default=0)
-        self.images = [
-            Slices(labels.shape, dtype, lambda k, layer=layer: self._slice(layer, k)) for layer in range(count)
-        ]
+        self.images = [Slices(labels.shape, dtype, partial(self._slice, layer)) for layer in range(count)]
 
     def _places(self) -> dict[int, int]:
         """Put each mask into the first layer where it overlaps nothing."""
@@ -124,7 +123,7 @@ def _extents(layer: Slices, count: int) -> dict[int, str]:
             present[0][labels, voxels % layer.shape[0]] = True
         present[1][labels, first // layer.shape[0]] = True
         present[2][labels, k] = True
-    return {int(label): _extent(label, present) for label in np.flatnonzero(present[2].any(axis=1))}
+    return {int(label): _extent(int(label), present) for label in np.flatnonzero(present[2].any(axis=1))}
 
 
 def _runs(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

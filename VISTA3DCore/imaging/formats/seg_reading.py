@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
+from typing import Any
 
 import numpy as np
 
@@ -60,8 +61,10 @@ class StoredSegment:
             zip(("category", "type", "type_modifier", "", "region", "region_modifier"), fields[1:], strict=True)
         )
         known = {field: code for field, text in codes.items() if field and (code := _code(text))}
-        color = {"color": self.color} if self.color else {}
-        return replace(new_object(), index=index, name=name, display_name=self.name, **color, **known)
+        changes: dict[str, Any] = {"index": index, "name": name, "display_name": self.name, **known}
+        if self.color:
+            changes["color"] = self.color
+        return replace(new_object(), **changes)
 
     def fit(self, structure: Structure) -> int | None:
         """Return how the segment tells that it is a structure (smaller is surer), or None if it does not."""
@@ -107,7 +110,7 @@ class StoredSegmentation:
             raise InputError(f"The segmentation '{path}' does not exist, or is not a file.")
         if is_nifti(path):
             array, affine = read_nifti(path)
-            layers, entries = [array], {}
+            layers, entries = [array], dict[str, str]()
         else:
             layers, affine, entries = read_layers(path)
         segments = _slicer_segments(entries, len(layers), path.name)
