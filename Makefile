@@ -9,7 +9,7 @@ ifneq ($(TEST_DATA),)
 export VISTA3D_TEST_DATA ?= $(abspath $(TEST_DATA))
 endif
 
-.PHONY: demo pictures model test test-fast lint format bench bench-click bench-training bench-memory clean
+.PHONY: demo pictures model test test-all lint format bench bench-click bench-training bench-memory clean
 
 demo: $(VENV)/.run
 	$(BIN)/vista3d demo --output demo
@@ -20,11 +20,17 @@ pictures: demo
 	Image.open('demo/abdomen.png').convert('RGB').quantize(255).save('Resources/Screenshots/demo.png', optimize=True); \
 	Image.open('demo/abdomen_correction.png').convert('RGB').quantize(64).save('Resources/Screenshots/correction.png', optimize=True)"
 
-test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu"
+# Two processes at a time: each takes up to 3 GB. What measures time or memory runs after the others, by itself.
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := OMP_NUM_THREADS=1 $(PYTEST) --numprocesses 2 --dist loadscope
 
-test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+test: $(VENV)/.test
+	$(PARALLEL) -m "not gpu and not slow and not alone"
+	$(PYTEST) -m "alone and not gpu and not slow"
+
+test-all: $(VENV)/.test
+	$(PARALLEL) -m "not gpu and not alone"
+	$(PYTEST) -m "alone and not gpu"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
@@ -66,6 +72,6 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable ".[test]"
 	touch $@ $(VENV)/.run
 
-$(VENV)/.lint: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) ruff
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) mypy ruff
 	touch $@
