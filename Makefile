@@ -17,8 +17,8 @@ demo: $(VENV)/.run
 # The README's pictures, drawn anew.
 pictures: demo
 	$(BIN)/python -c "from PIL import Image; \
-	Image.open('demo/abdomen.png').convert('RGB').quantize(255).save('Resources/Screenshots/demo.png', optimize=True); \
-	Image.open('demo/abdomen_correction.png').convert('RGB').quantize(64).save('Resources/Screenshots/correction.png', optimize=True)"
+	[Image.open(f'demo/{source}.png').convert('RGB').reduce(2).save(f'Resources/Screenshots/{name}.png', optimize=True) \
+	for source, name in (('abdomen', 'demo'), ('abdomen_correction', 'correction'))]"
 
 # Two processes at a time: each takes up to 3 GB. What measures time or memory runs after the others, by itself.
 PYTEST := $(BIN)/python -m pytest

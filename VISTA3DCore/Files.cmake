@@ -293,6 +293,7 @@ set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/backends/cuda/kernels/convolve.cu
   VISTA3DCore/evaluation/paper_table.json
+  VISTA3DCore/py.typed
   VISTA3DCore/training/hu_statistics.json
   VISTA3DCore/training/stages/automatic-finetuning.yaml
   VISTA3DCore/training/stages/automatic.yaml

@@ -42,11 +42,11 @@ def test_it_is_small_and_says_what_it_knows(segmenter):
     [
         ("liver", 0.85),
         ("spleen", 0.75),
-        ("left kidney", 0.75),
+        ("left kidney", 0.8),
         ("left autochthon", 0.8),
-        ("left hip", 0.7),
-        ("bladder", 0.7),
-        ("vertebrae L3", 0.65),
+        ("left hip", 0.8),
+        ("bladder", 0.8),
+        ("vertebrae L3", 0.75),
     ],
 )
 def test_organs_of_a_patient_it_never_saw_are_found(demonstration, name, least):
@@ -111,11 +111,11 @@ def clicked(segmenter, ct_data) -> Callable[..., np.ndarray]:
         yield mean_dice
 
 
-NOT_CLAIMED = ("bladder", "left femur", "right femur", "right gluteus maximus")
+LARGE = ("bladder", "left femur", "right femur", "right gluteus maximus")
 
 
-def test_five_clicks_find_what_the_model_does_not_claim(clicked):
-    dices = clicked(NOT_CLAIMED)
+def test_five_clicks_find_large_structures_from_nothing(clicked):
+    dices = clicked(LARGE)
 
     assert dices[0] == 0
     assert dices[5] > 0.6
@@ -132,7 +132,7 @@ def test_clicks_on_the_results_of_claimed_structures_do_no_harm(ct_data):
         targets = [(one.name, reference == one.index, found[one.name]) for one in shown]
         curves = np.array([honest(session, name, target, volume.affine, mask).dice for name, target, mask in targets])
 
-    assert len(curves) > 20
+    assert len(curves) > 25
     assert np.all(np.diff(curves.mean(0)[[0, 1, 3, 5]]) > 0)
     assert np.all(curves.min(1) > curves[:, 0] - 0.02)
 
