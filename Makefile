@@ -42,7 +42,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.test
-	$(BIN)/vista3d benchmark --what window,everything --repetitions 3 --warmups 1 --output benchmark-report
+	$(BIN)/python Testing/Benchmark/beside_reference --what window,everything --repetitions 3 --warmups 1 --output benchmark-report
 	$(MAKE) bench-click bench-training bench-memory
 
 bench-click: $(VENV)/.test

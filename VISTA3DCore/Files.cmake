@@ -42,7 +42,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/child_processes.py
   VISTA3DCore/cli/__init__.py
   VISTA3DCore/cli/__main__.py
-  VISTA3DCore/cli/benchmark.py
   VISTA3DCore/cli/classes.py
   VISTA3DCore/cli/click.py
   VISTA3DCore/cli/click_report.py
@@ -105,26 +104,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/transports.py
   VISTA3DCore/errors.py
   VISTA3DCore/evaluation/__init__.py
-  VISTA3DCore/evaluation/benchmark/__init__.py
-  VISTA3DCore/evaluation/benchmark/child.py
-  VISTA3DCore/evaluation/benchmark/effort.py
-  VISTA3DCore/evaluation/benchmark/gate.py
-  VISTA3DCore/evaluation/benchmark/measuring.py
-  VISTA3DCore/evaluation/benchmark/ours.py
-  VISTA3DCore/evaluation/benchmark/picture.py
-  VISTA3DCore/evaluation/benchmark/process.py
-  VISTA3DCore/evaluation/benchmark/reference.py
-  VISTA3DCore/evaluation/benchmark/report.py
-  VISTA3DCore/evaluation/benchmark/results.py
-  VISTA3DCore/evaluation/benchmark/rival.py
-  VISTA3DCore/evaluation/benchmark/roofline.py
-  VISTA3DCore/evaluation/benchmark/run.py
-  VISTA3DCore/evaluation/benchmark/scene.py
-  VISTA3DCore/evaluation/benchmark/sides.py
-  VISTA3DCore/evaluation/benchmark/theirs.py
-  VISTA3DCore/evaluation/benchmark/volumes.py
-  VISTA3DCore/evaluation/benchmark/weights.py
-  VISTA3DCore/evaluation/benchmark/work.py
   VISTA3DCore/evaluation/campaign.py
   VISTA3DCore/evaluation/clicking.py
   VISTA3DCore/evaluation/comparison.py

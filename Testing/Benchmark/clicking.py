@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import in_own_process, machine, peak_memory
+from beside_reference.measuring import in_own_process, machine, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "Testing" / "inference")]

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from measuring import in_own_process, peak_memory
+from beside_reference.measuring import in_own_process, peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))

@@ -13,14 +13,13 @@ import os
 import statistics
 import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import torch
+from former_training import acceleration, labeled_cts
 
-from VISTA3DCore.evaluation.data_list import DataList, read_data_list
+from VISTA3DCore.evaluation.data_list import DataList
 from VISTA3DCore.models.checkpoints import load_checkpoint
 from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.training import loop
@@ -39,22 +38,13 @@ CHANGES = (
 )
 
 
-def data(folder: Path) -> DataList:
-    """Return a data list with the CTs, the left-out one in a fold of its own."""
-    whole = read_data_list(folder)
-    chosen = [item for item in whole.training if item.name in {*LEARNED, LEFT_OUT}]
-    folds = tuple(replace(item, fold=int(item.name != LEFT_OUT)) for item in chosen)
-    return replace(whole, sections={"training": folds})
-
-
 def run(folder: Path, name: str, seed: int, steps: int, lists: DataList) -> tuple[float, float]:
     """Return the Dice on the left-out patient after a short run, and its seconds per step."""
     slow = name == "former"
     changes = (*CHANGES, f"steps={steps}", f"seed={seed}", f"validation.every={steps}", *(["loss.dense=1.0"] * slow))
     start = load_checkpoint(ModelStore().resolve("mini"))[1]
     task = planned(read_recipe("mini", None, changes), [lists], choices=Choices(0, folder / "cache"))
-    plain = mock.patch.object(loop, "accelerate", lambda network, device: network.to(device))
-    with plain if slow else nullcontext():
+    with acceleration(not slow):
         trainer = loop.Trainer(replace(task, start=start), folder / f"{name}-{seed}", "cpu")
         begun = time.perf_counter()
         outcome = trainer.run()
@@ -66,10 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("steps", type=int, nargs="?", default=150)
     options = parser.parse_args()
-    if "VISTA3D_TEST_DATA" not in os.environ:
-        raise SystemExit("VISTA3D_TEST_DATA is not set: the benchmark needs labeled CTs.")
+    lists = labeled_cts(LEARNED, LEFT_OUT)
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    lists = data(Path(os.environ["VISTA3D_TEST_DATA"]))
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("former", "now"):

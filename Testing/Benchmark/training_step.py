@@ -12,13 +12,12 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
 import torch
+from former_training import acceleration, labeled_cts
 
-from VISTA3DCore.evaluation.data_list import DataList, read_data_list
+from VISTA3DCore.evaluation.data_list import DataList
 from VISTA3DCore.training import loop
 from VISTA3DCore.training.plan import Choices, planned
 from VISTA3DCore.training.recipe import read_recipe
@@ -32,20 +31,11 @@ FORMER = (
 )
 
 
-def data(folder: Path) -> DataList:
-    """Return a data list with the one CT."""
-    whole = read_data_list(folder)
-    chosen = tuple(item for item in whole.training if item.name == "totalseg_s0009")
-    return replace(whole, sections={"training": chosen})
-
-
 def trainer(folder: Path, name: str, changes: tuple[str, ...], lists: DataList) -> loop.Trainer:
     """Return a trainer that is about to begin."""
     recipe = read_recipe("mini", None, ["steps=1000", *changes])
     task = planned(recipe, [lists], choices=Choices(None, folder / "cache"))
-    if name == "now":
-        return loop.Trainer(task, folder / name, "cpu")
-    with mock.patch.object(loop, "accelerate", lambda network, device: network.to(device)):
+    with acceleration(name == "now"):
         return loop.Trainer(task, folder / name, "cpu")
 
 
@@ -55,10 +45,8 @@ def main() -> None:
     parser.add_argument("steps", type=int, nargs="?", default=5)
     parser.add_argument("--window", type=int, default=64)
     options = parser.parse_args()
-    if "VISTA3D_TEST_DATA" not in os.environ:
-        raise SystemExit("VISTA3D_TEST_DATA is not set: the benchmark needs a labeled CT.")
+    lists = labeled_cts(["totalseg_s0009"])
     torch.set_num_threads(min(2, os.cpu_count() or 1))
-    lists = data(Path(os.environ["VISTA3D_TEST_DATA"]))
     grid = f"model={{window: [{options.window}, {options.window}, {options.window}]}}"
     with tempfile.TemporaryDirectory() as folder:
         runs = {

@@ -17,8 +17,6 @@ import pytest
         ("skimage", "scikit-image", "supervoxels CT -o OUT/sv.nii.gz --generator graph"),
         ("scipy", "scipy", "prepare --data LIST -o OUT --supervoxels graph"),
         ("matplotlib", "matplotlib", "segment CT -o OUT/a.nii.gz --preview OUT/a.png"),
-        ("matplotlib", "matplotlib", "benchmark -o OUT"),
-        ("nibabel", "nibabel", "benchmark -o OUT"),
         ("scipy", "scipy", "evaluate --data LIST -o OUT"),
         ("accelerate", "accelerate", "finetune mini --data LIST --run OUT"),
         ("yaml", "PyYAML", "train automatic --data LIST --run OUT"),

@@ -7,11 +7,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
+from beside_reference import reference
 from monai.transforms import Compose
 from reference_pipeline import Reference
 from scipy import ndimage
 
-from VISTA3DCore.evaluation.benchmark import reference
 from VISTA3DCore.network.config import ModelConfig
 
 

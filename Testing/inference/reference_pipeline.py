@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
+from beside_reference.reference import Reference
+from beside_reference.weights import seeded_network
 from scipy import ndimage
 
 from VISTA3DCore.backends.torch_backend import TorchBackend
-from VISTA3DCore.evaluation.benchmark.reference import Reference
-from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.config import ModelConfig
 
 __all__ = [
@@ -22,13 +21,6 @@ __all__ = [
 
 SMALL = ModelConfig(width=8, window=(64, 64, 64), blocks_down=(1, 1, 1))
 TINY = ModelConfig(width=8, window=(32, 32, 32), blocks_down=(1, 1, 1))
-
-
-def seeded_network(config: ModelConfig, seed: int = 0):
-    """Return a network with random weights that do not depend on anything but the seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return build_network(config)
 
 
 def random_image(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:

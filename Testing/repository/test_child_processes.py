@@ -13,15 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from beside_reference.child import PROBE
+from beside_reference.process import SideProcess
+from beside_reference.scene import Scene
 
 import VISTA3DCore
 from VISTA3DCore.engine.blocking import BlockingClient
 from VISTA3DCore.engine.diagnosis import diagnose_apart
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import OfflineError
-from VISTA3DCore.evaluation.benchmark.child import PROBE
-from VISTA3DCore.evaluation.benchmark.process import SideProcess
-from VISTA3DCore.evaluation.benchmark.scene import Scene
 from VISTA3DCore.imaging.packages import DataPackage, fetch_files
 
 ROOT = Path(VISTA3DCore.__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ PLANTED = (
     ),
     *("sitecustomize", "usercustomize"),
 )
-FOLDERS = ("VISTA3DCore", "VISTA3DCore/engine", "VISTA3DCore/inference", "VISTA3DCore/evaluation/benchmark")
+FOLDERS = ("VISTA3DCore", "VISTA3DCore/engine", "VISTA3DCore/inference", "beside_reference")
 PACKAGES = (*FOLDERS, "VISTA3DCore/evaluation", "importlib", "multiprocessing", "encodings")
 # Python 3.10 to 3.13, whichever are installed.
 PYTHONS = [name for name in ("python3.10", "python3.11", "python3.12", "python3.13") if shutil.which(name)]

@@ -1,21 +1,29 @@
-"""What every command does with its arguments before it runs, beyond what the parser does."""
+"""Check the arguments of every command, and turn its errors into sentences and exit codes."""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import signal
+import sys
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
+from VISTA3DCore.cli.console import prepare_streams, print_error, unprintable
+from VISTA3DCore.errors import Cancelled, OutputError, VistaError, runtime_errors
 from VISTA3DCore.paths import expanded
 
 
 class Command(TyperCommand):
-    """Refuses what would be ignored without a word, and replaces ``~`` in paths."""
+    """Refuse arguments that would be ignored without a word, and replace ``~`` in paths."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,6 +44,74 @@ class Command(TyperCommand):
             ctx.fail(_about_rest(ctx.args))
         ctx.params = {name: _expanded(value) for name, value in ctx.params.items()}
         return rest
+
+
+class ErrorSentences:
+    """Turn the exceptions of a command into one sentence on standard error and an exit code; a mixin."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, help and usage errors included."""
+        prepare_streams()
+        # About folders that it cannot write; it uses a temporary one then.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        try:
+            return super().main(*args, **kwargs)
+        except (OSError, OutputError) as error:  # of the parser's own texts; what commands print is caught in invoke
+            refused = unprintable(error) if isinstance(error, OSError) else error
+            print_error(sentence_for(refused))
+            sys.exit(exit_code_for(refused))
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.params.get("debug"):
+            return super().invoke(ctx)
+        try:
+            with _interrupt_when_terminated(), runtime_errors():
+                return super().invoke(ctx)
+        except (KeyboardInterrupt, typer.Abort):
+            error: Exception = Cancelled()
+        except Exception as caught:
+            if _belongs_to_parser(caught):
+                raise
+            error = caught
+        print_error(sentence_for(error))
+        raise typer.Exit(exit_code_for(error))
+
+
+class CommandGroup(ErrorSentences, TyperGroup):
+    """Hold the commands of the command line."""
+
+
+@contextmanager
+def _interrupt_when_terminated() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl+C does, so that temporary files and other processes do not stay behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def sentence_for(error: BaseException) -> str:
+    """Return what to tell a person about an error."""
+    if isinstance(error, VistaError):
+        return str(error)
+    kind = type(error).__name__
+    return f"Unexpected error ({kind}: {error}); run 'vista3d --debug ...' to see where it comes from."
+
+
+def exit_code_for(error: BaseException) -> int:
+    """Return the exit code: the error's own, 1 for what nobody foresaw."""
+    return error.exit_code if isinstance(error, VistaError) else 1
+
+
+def _belongs_to_parser(error: Exception) -> bool:
+    """Tell typer's own exceptions (typer carries its parser under different names from version to version)."""
+    is_usage_error = callable(getattr(error, "show", None))
+    is_closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+    return is_usage_error or is_closed_pipe or isinstance(error, typer.Exit)
 
 
 def structure_names(texts: Sequence[str]) -> tuple[str, ...]:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import logging
-import signal
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from VISTA3DCore import __version__
 from VISTA3DCore.cli import (
-    benchmark,
     classes,
     click,
     demo,
@@ -29,57 +20,11 @@ from VISTA3DCore.cli import (
     supervoxels,
     train,
 )
-from VISTA3DCore.cli.command import Command
-from VISTA3DCore.cli.console import prepare_streams, print_error, print_text, unprintable
-from VISTA3DCore.errors import Cancelled, OutputError, VistaError, runtime_errors
-
-
-class _Group(TyperGroup):
-    """Turns exceptions of every command into one sentence on standard error."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line, help and usage errors included."""
-        prepare_streams()
-        # About folders that it cannot write; it uses a temporary one then.
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
-        try:
-            return super().main(*args, **kwargs)
-        except (OSError, OutputError) as error:  # of the parser's own texts; what commands print is caught in invoke
-            refused = unprintable(error) if isinstance(error, OSError) else error
-            print_error(sentence_for(refused))
-            sys.exit(exit_code_for(refused))
-
-    def invoke(self, ctx: Any) -> Any:
-        if ctx.params.get("debug"):
-            return super().invoke(ctx)
-        try:
-            with _tidied_up_when_terminated(), runtime_errors():
-                return super().invoke(ctx)
-        except (KeyboardInterrupt, typer.Abort):
-            error: Exception = Cancelled()
-        except Exception as caught:
-            if _belongs_to_parser(caught):
-                raise
-            error = caught
-        print_error(sentence_for(error))
-        raise typer.Exit(exit_code_for(error))
-
-
-@contextmanager
-def _tidied_up_when_terminated() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl+C does, so that temporary files and other processes do not stay behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
+from VISTA3DCore.cli.command import Command, CommandGroup
+from VISTA3DCore.cli.console import print_text
 
 app = typer.Typer(
-    cls=_Group,
+    cls=CommandGroup,
     name="vista3d",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -115,26 +60,6 @@ def vista3d(
     """
 
 
-def sentence_for(error: BaseException) -> str:
-    """Return what to tell a person about an error."""
-    if isinstance(error, VistaError):
-        return str(error)
-    kind = type(error).__name__
-    return f"Unexpected error ({kind}: {error}); run 'vista3d --debug ...' to see where it comes from."
-
-
-def exit_code_for(error: BaseException) -> int:
-    """Return the exit code: the error's own, 1 for what nobody foresaw."""
-    return error.exit_code if isinstance(error, VistaError) else 1
-
-
-def _belongs_to_parser(error: Exception) -> bool:
-    """Tell typer's own exceptions (typer carries its parser under different names from version to version)."""
-    is_usage_error = callable(getattr(error, "show", None))
-    is_closed_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
-    return is_usage_error or is_closed_pipe or isinstance(error, typer.Exit)
-
-
 app.command(cls=Command)(segment.segment)
 app.command(cls=Command)(click.click)
 app.command(cls=Command)(classes.classes)
@@ -142,7 +67,6 @@ app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.command(cls=Command)(supervoxels.supervoxels)
 app.command(cls=Command)(prepare.prepare)
-app.command(cls=Command)(benchmark.benchmark)
 app.command(cls=Command)(train.train)
 app.command(cls=Command)(finetune.finetune)
 app.command(cls=Command)(demo.demo)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from VISTA3DCore.evaluation.benchmark.gate import Agreement
-from VISTA3DCore.evaluation.benchmark.measuring import Summary
+from beside_reference.gate import Agreement
+from beside_reference.measuring import Summary
 
 #: Raised when fields change their meaning.
 SCHEMA = 1

@@ -1,17 +1,22 @@
-"""The other end of a side's process: asks, and says who failed."""
+"""Start a side in a process of its own, ask it, and report which side failed."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from beside_reference.scene import Scene
 from VISTA3DCore.child_processes import WorkingFolder, child_environment, python_command
 from VISTA3DCore.errors import VistaError
-from VISTA3DCore.evaluation.benchmark.scene import Scene
+
+#: The folders of this package and of ``VISTA3DCore``, which the child imports.
+_IMPORT_FOLDERS = (str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[3]))
 
 
 class SideError(VistaError):
@@ -21,7 +26,7 @@ class SideError(VistaError):
 class SideProcess:
     """A side in a process of its own; a context manager that ends the process.
 
-    :param name: the side, as :func:`VISTA3DCore.evaluation.benchmark.sides.parse_side` reads it, or ``probe``.
+    :param name: the side, as :func:`beside_reference.sides.parse_side` reads it, or ``probe``.
     :raises SideError: if it cannot start, with its own sentence.
     """
 
@@ -29,7 +34,7 @@ class SideProcess:
         self.name = name
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
         self._folder = WorkingFolder()
-        command = python_command("VISTA3DCore.evaluation.benchmark.child", name, scene.to_json())
+        command = python_command("beside_reference.child", name, scene.to_json())
         started = time.perf_counter()
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, encoding="utf-8",
@@ -91,5 +96,7 @@ class SideProcess:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """Let the process use as many threads as asked for."""
-    return child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    """Let the process use as many threads as requested, and find this checkout."""
+    environment = child_environment(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    folders = [*_IMPORT_FOLDERS, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    return environment | {"PYTHONPATH": os.pathsep.join(folders)}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-from VISTA3DCore.evaluation.benchmark.measuring import synchronise
+from beside_reference.measuring import synchronize
 
 # Sides of the matrices: large enough to reach the peak, small enough for about a tenth of a second each.
 _SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
@@ -84,10 +84,10 @@ def _best(action: Callable[[], object], device: torch.device) -> float:
     action()
     seconds = []
     for _ in range(_TRIES):
-        synchronise(device)
+        synchronize(device)
         started = time.perf_counter()
         action()
-        synchronise(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from VISTA3DCore.evaluation.benchmark.measuring import Summary
-from VISTA3DCore.evaluation.benchmark.results import BenchmarkReport, Measurement
+from beside_reference.measuring import Summary
+from beside_reference.results import BenchmarkReport, Measurement
 
 _NOTHING = "–"
 

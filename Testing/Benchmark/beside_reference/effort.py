@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from VISTA3DCore.evaluation.benchmark import scene as scenes
-from VISTA3DCore.evaluation.benchmark.sides import OURS, RIVAL
-from VISTA3DCore.evaluation.benchmark.work import NetworkWork, Work
+from beside_reference import scene as scenes
+from beside_reference.sides import OURS, RIVAL
+from beside_reference.work import NetworkWork, Work
 from VISTA3DCore.inference.windows import WindowLayout, find_preset
 from VISTA3DCore.network.config import ModelConfig
 

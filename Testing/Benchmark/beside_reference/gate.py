@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from VISTA3DCore.evaluation.benchmark.sides import SideName
+from beside_reference.sides import SideName
 
 
 @dataclass(frozen=True)

@@ -13,26 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.benchmark import scene as scenes
-from VISTA3DCore.evaluation.benchmark.child import PROBE
-from VISTA3DCore.evaluation.benchmark.effort import effort_of
-from VISTA3DCore.evaluation.benchmark.gate import equal_share, judge
-from VISTA3DCore.evaluation.benchmark.measuring import Summary
-from VISTA3DCore.evaluation.benchmark.process import SideError, SideProcess
-from VISTA3DCore.evaluation.benchmark.results import (
+from beside_reference import scene as scenes
+from beside_reference.child import PROBE
+from beside_reference.effort import effort_of
+from beside_reference.gate import equal_share, judge
+from beside_reference.measuring import Summary
+from beside_reference.process import SideError, SideProcess
+from beside_reference.results import (
     BenchmarkReport,
     Measurement,
     MemoryReport,
     Profile,
     SideReport,
 )
-from VISTA3DCore.evaluation.benchmark.roofline import peak_gemm
-from VISTA3DCore.evaluation.benchmark.scene import Scene
-from VISTA3DCore.evaluation.benchmark.sides import REFERENCE, RIVAL, SideName, parse_side
-from VISTA3DCore.evaluation.benchmark.volumes import Size, one_window, phantom, write_volume
-from VISTA3DCore.evaluation.benchmark.weights import RANDOM, STRUCTURED, write_weights
-from VISTA3DCore.evaluation.benchmark.work import NetworkWork, network_work
+from beside_reference.roofline import peak_gemm
+from beside_reference.scene import Scene
+from beside_reference.sides import REFERENCE, RIVAL, SideName, parse_side
+from beside_reference.volumes import Size, one_window, phantom, write_volume
+from beside_reference.weights import RANDOM, STRUCTURED, write_weights
+from beside_reference.work import NetworkWork, network_work
+from VISTA3DCore.errors import InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.models.checkpoints import inspect_checkpoint
 from VISTA3DCore.models.store import ModelStore
@@ -50,7 +50,7 @@ _NO_VOLUME = "window"
 class Plan:
     """What to measure.
 
-    :param sides: who; :param measures: names from :data:`VISTA3DCore.evaluation.benchmark.scene.WHAT`.
+    :param sides: who; :param measures: names from :data:`beside_reference.scene.WHAT`.
     :param sizes: phantoms of the automatic measures; :param images: CTs of one's own, files.
     :param weights: ``random``, ``structured``, or a model's name or file; :param width: and :param window: of the
         network with random weights.

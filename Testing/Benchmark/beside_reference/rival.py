@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from beside_reference import scene as scenes
+from beside_reference.measuring import Stopwatch
+from beside_reference.scene import Scene
 from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import DeviceError, InputError
-from VISTA3DCore.evaluation.benchmark import scene as scenes
-from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch
-from VISTA3DCore.evaluation.benchmark.scene import Scene
 from VISTA3DCore.imaging.volume import Volume
 
 PATCH = (192, 192, 192)

@@ -1,4 +1,4 @@
-"""``vista3d benchmark``: how fast this computer is, beside the reference pipeline."""
+"""Measure how fast this computer is, beside the reference pipeline: options, files and tables."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich import box
 from rich.table import Table
 
+from VISTA3DCore.cli.command import Command, ErrorSentences
 from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.outputs import check_file
 from VISTA3DCore.cli.reporting import Reporter
@@ -19,8 +20,8 @@ from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
-    from VISTA3DCore.evaluation.benchmark.results import BenchmarkReport
-    from VISTA3DCore.evaluation.benchmark.run import Plan
+    from beside_reference.results import BenchmarkReport
+    from beside_reference.run import Plan
 
 FILES = ("benchmark.json", "benchmark.md", "benchmark.png")
 _WHAT = "window,automatic,clicks"
@@ -49,6 +50,10 @@ Weights = Annotated[
 ]
 
 
+class BenchmarkCommand(ErrorSentences, Command):
+    """Stand alone, with the error sentences and exit codes of ``vista3d``."""
+
+
 def benchmark(  # noqa: PLR0913, PLR0917 - each parameter is an option
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where the report goes.")],
     sides: Sides = "ours,reference",
@@ -68,6 +73,7 @@ def benchmark(  # noqa: PLR0913, PLR0917 - each parameter is an option
     ] = 0.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON for programs.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")] = False,
 ) -> None:
     """Measure time and memory beside the reference pipeline: same weights, same volumes, sides taking turns.
 
@@ -76,9 +82,9 @@ def benchmark(  # noqa: PLR0913, PLR0917 - each parameter is an option
 
     **Examples**
 
-    - `vista3d benchmark --what window -o report/`
-    - `vista3d benchmark --sides ours,reference,tuned --size A,B,N --what all -o report/`
-    - `vista3d benchmark --sides ours:openvino,ours:torch,reference --size '' --image ct.nii.gz -o report/`
+    - `python Testing/Benchmark/beside_reference --what window -o report/`
+    - `python Testing/Benchmark/beside_reference --sides ours,reference,tuned --size A,B,N --what all -o report/`
+    - `python Testing/Benchmark/beside_reference --sides ours,reference --size '' --image ct.nii.gz -o report/`
     """
     _check_folder(output)
     plan = _plan(sides, what, sizes, weights)
@@ -95,9 +101,9 @@ def benchmark(  # noqa: PLR0913, PLR0917 - each parameter is an option
 
 
 def _plan(sides: str, what: str, sizes: str, weights: str) -> Plan:
-    from VISTA3DCore.evaluation.benchmark.run import Plan
-    from VISTA3DCore.evaluation.benchmark.sides import parse_sides
-    from VISTA3DCore.evaluation.benchmark.volumes import parse_size
+    from beside_reference.run import Plan
+    from beside_reference.sides import parse_sides
+    from beside_reference.volumes import parse_size
 
     phantoms = tuple(parse_size(one.strip()) for one in _split_sizes(sizes))
     return Plan(parse_sides(sides), _measures(what), sizes=phantoms, weights=weights)
@@ -115,7 +121,7 @@ def _split_sizes(text: str) -> list[str]:
 
 
 def _measures(what: str) -> tuple[str, ...]:
-    from VISTA3DCore.evaluation.benchmark.scene import WHAT
+    from beside_reference.scene import WHAT
 
     names = [one.strip() for one in what.split(",") if one.strip()]
     unknown = [one for one in names if one not in (*WHAT, "all")]
@@ -138,9 +144,9 @@ def _check_folder(folder: Path) -> None:
 
 
 def _measured(plan: Plan, folder: Path, quiet: bool) -> tuple[BenchmarkReport, list[Path]]:
-    from VISTA3DCore.evaluation.benchmark.picture import report_encoder
-    from VISTA3DCore.evaluation.benchmark.report import markdown
-    from VISTA3DCore.evaluation.benchmark.run import benchmark as measure
+    from beside_reference.figure import report_encoder
+    from beside_reference.report import markdown
+    from beside_reference.run import benchmark as measure
     from VISTA3DCore.evaluation.results import bytes_encoder
     from VISTA3DCore.imaging.output import write_files
 
@@ -177,3 +183,12 @@ def _table(report: BenchmarkReport) -> Table:
         times = f"{one.seconds.median:.3g}", f"{one.seconds.minimum:.3g}"
         table.add_row(one.measure, one.volume, one.side, *times, peak, faster)
     return table
+
+
+app = typer.Typer(
+    name="beside_reference",
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(cls=BenchmarkCommand)(benchmark)

@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from beside_reference import gate, volumes, weights
+from beside_reference.measuring import Stopwatch, Summary, counted_methods
+from beside_reference.ours import OurSide
+from beside_reference.process import SideError, SideProcess
+from beside_reference.roofline import peak_gemm, probe
+from beside_reference.scene import Scene
+from beside_reference.sides import SideName, parse_side, parse_sides
+from beside_reference.theirs import ReferenceSide
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.benchmark import gate, volumes, weights
-from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch, Summary, counted_methods
-from VISTA3DCore.evaluation.benchmark.ours import OurSide
-from VISTA3DCore.evaluation.benchmark.process import SideError, SideProcess
-from VISTA3DCore.evaluation.benchmark.roofline import peak_gemm, probe
-from VISTA3DCore.evaluation.benchmark.scene import Scene
-from VISTA3DCore.evaluation.benchmark.sides import SideName, parse_side, parse_sides
-from VISTA3DCore.evaluation.benchmark.theirs import ReferenceSide
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.preprocessing import preprocess
 from VISTA3DCore.network.config import ModelConfig

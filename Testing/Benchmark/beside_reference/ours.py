@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from beside_reference import scene as scenes
+from beside_reference.measuring import Stopwatch, counted_methods, synchronize
+from beside_reference.scene import Scene
+from beside_reference.sides import SideName
 from VISTA3DCore.errors import DeviceError
-from VISTA3DCore.evaluation.benchmark import scene as scenes
-from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch, counted_methods, synchronise
-from VISTA3DCore.evaluation.benchmark.scene import Scene
-from VISTA3DCore.evaluation.benchmark.sides import SideName
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
 from VISTA3DCore.imaging.volume import Volume
@@ -153,7 +153,7 @@ class OurSide:
 
     def _first_click(self, repetition: int, watch: Stopwatch) -> dict[str, Any]:
         self._session.free_caches()
-        synchronise(self.device)
+        synchronize(self.device)
         return self._timed_click(self._clicks(1, repetition), watch)
 
     def _click(self, count: int, repetition: int, watch: Stopwatch) -> dict[str, Any]:

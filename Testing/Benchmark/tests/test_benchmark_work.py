@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from beside_reference.effort import effort_of
+from beside_reference.work import network_work
 
-from VISTA3DCore.evaluation.benchmark.effort import effort_of
-from VISTA3DCore.evaluation.benchmark.work import network_work
 from VISTA3DCore.network.config import ModelConfig
 
 

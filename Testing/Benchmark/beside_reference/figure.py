@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from VISTA3DCore.evaluation.benchmark.results import BenchmarkReport, Measurement
+from beside_reference.results import BenchmarkReport, Measurement
 from VISTA3DCore.imaging.pictures import png_encoder
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from beside_reference import reference
+from beside_reference import scene as scenes
+from beside_reference.measuring import Stopwatch, synchronize
+from beside_reference.scene import Scene
+from beside_reference.sides import TUNED, SideName
 from VISTA3DCore.backends.devices import choose_device
 from VISTA3DCore.errors import DeviceError
-from VISTA3DCore.evaluation.benchmark import reference
-from VISTA3DCore.evaluation.benchmark import scene as scenes
-from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch, synchronise
-from VISTA3DCore.evaluation.benchmark.scene import Scene
-from VISTA3DCore.evaluation.benchmark.sides import TUNED, SideName
 from VISTA3DCore.models.checkpoints import load_checkpoint
 from VISTA3DCore.models.store import ModelStore
 from VISTA3DCore.network.architecture import build_network
@@ -164,10 +164,10 @@ class ReferenceSide:
         """Return the time of the second pass (the first one lets cuDNN choose); infinite where memory is too small."""
         try:
             self._reference.window_logits(patches, self._classes[0])
-            synchronise(self.device)
+            synchronize(self.device)
             started = time.perf_counter()
             self._reference.window_logits(patches, self._classes[0])
-            synchronise(self.device)
+            synchronize(self.device)
         except torch.OutOfMemoryError:
             return math.inf
         return time.perf_counter() - started

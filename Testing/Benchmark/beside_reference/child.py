@@ -1,7 +1,7 @@
 """A side in a process of its own: answers questions, one JSON line each, until its input ends.
 
-``python -m VISTA3DCore.evaluation.benchmark.child SIDE SCENE`` is started by
-:mod:`VISTA3DCore.evaluation.benchmark.process`; what libraries print goes to standard error.
+``python -m beside_reference.child SIDE SCENE`` is started by
+:mod:`beside_reference.process`; what libraries print goes to standard error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from beside_reference.scene import MEMORY, Scene
+from beside_reference.sides import OURS, RIVAL, SideName, parse_side
 from VISTA3DCore.errors import VistaError, runtime_errors
-from VISTA3DCore.evaluation.benchmark.scene import MEMORY, Scene
-from VISTA3DCore.evaluation.benchmark.sides import OURS, RIVAL, SideName, parse_side
 
 #: The name under which the roof is measured.
 PROBE = "probe"
@@ -59,7 +59,7 @@ class Answering:
         return {}
 
     def _run(self, question: dict[str, Any]) -> dict[str, Any]:
-        from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch, device_peak, peak_memory
+        from beside_reference.measuring import Stopwatch, device_peak, peak_memory
 
         watch = Stopwatch(self.device)
         if question["measure"] == MEMORY and self.device.type == "cuda":
@@ -79,14 +79,14 @@ class Answering:
         }
 
     def _profile(self, _question: dict[str, Any]) -> dict[str, Any]:
-        from VISTA3DCore.evaluation.benchmark.measuring import Stopwatch
+        from beside_reference.measuring import Stopwatch
 
         watch = Stopwatch(self.device)
         facts = self._side.profiled(watch)
         return {"stages": dict(watch.stages), "facts": facts}
 
     def _roof(self, question: dict[str, Any]) -> dict[str, Any]:
-        from VISTA3DCore.evaluation.benchmark.roofline import probe
+        from beside_reference.roofline import probe
 
         return probe(self.device, self._scene.threads, question.get("side"), question.get("copy_bytes"))
 
@@ -138,14 +138,14 @@ def processor_name() -> str:
 def _side(name: SideName, scene: Scene) -> Any:
     """Return a side; its libraries are imported only now."""
     if name.kind == OURS:
-        from VISTA3DCore.evaluation.benchmark.ours import OurSide
+        from beside_reference.ours import OurSide
 
         return OurSide(name, scene)
     if name.kind == RIVAL:
-        from VISTA3DCore.evaluation.benchmark.rival import RivalSide
+        from beside_reference.rival import RivalSide
 
         return RivalSide(scene)
-    from VISTA3DCore.evaluation.benchmark.theirs import ReferenceSide
+    from beside_reference.theirs import ReferenceSide
 
     return ReferenceSide(name, scene)
 

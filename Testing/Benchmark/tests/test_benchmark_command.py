@@ -1,16 +1,24 @@
-"""``vista3d benchmark``: real runs with a tiny model."""
+"""Run the benchmark beside the reference with a tiny model, as its command does."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from beside_reference.command import app
+from click.testing import Result
+from typer.testing import CliRunner
+
+BENCHMARK = Path(__file__).parents[1] / "beside_reference"
 
 MEASURES = {
     ("window", "window"), ("first click", "window"), ("click 1", "window"), ("click 5", "window"),
@@ -23,15 +31,11 @@ class TestAWholeRun:
     @pytest.fixture(scope="class")
     def report(self, tmp_path_factory, tiny_model) -> Path:
         """Run all measures of all sides once, in the processes of a real run."""
-        from typer.testing import CliRunner
-
-        from VISTA3DCore.cli.main import app
-
         folder = tmp_path_factory.mktemp("benchmark") / "report"
         sides = "ours,reference,ours:cuda,nninteractive"
         options = ["--weights", tiny_model, "--sides", sides, "--size", "30@12", "--what", "all", "--threads", 1]
         options += ["--device", "cpu", "--repetitions", 2, "--warmups", 1]
-        result = CliRunner().invoke(app, ["benchmark", "-o", str(folder), *map(str, options)])
+        result = CliRunner().invoke(app, ["-o", str(folder), *map(str, options)])
         assert result.exit_code == 0, result.output
         return folder
 
@@ -104,6 +108,25 @@ class TestAWholeRun:
         assert np.ptp(picture) > 0.5
 
 
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path) -> Callable[..., Result]:
+    """Run the benchmark's command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("VISTA3D_HOME", str(tmp_path / "home"))
+    return lambda *arguments: CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "nibabel"])
+def test_one_sentence_names_a_missing_package(benchmark, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    result = benchmark("-o", tmp_path / "report")
+
+    assert result.exit_code == 5, result.stderr
+    assert result.stderr.strip().endswith(f"install with: pip install {package}.")
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "report").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -115,8 +138,8 @@ class TestAWholeRun:
         (["--repetitions", "0"], "at least one repetition"),
     ],
 )
-def test_wrong_wishes_are_refused_before_anything_runs(vista3d, tmp_path, options, words):
-    result = vista3d("benchmark", "-o", tmp_path / "report", *options)
+def test_wrong_options_are_refused_before_anything_runs(benchmark, tmp_path, options, words):
+    result = benchmark("-o", tmp_path / "report", *options)
 
     assert result.exit_code == 3
     assert words in result.stderr
@@ -124,10 +147,15 @@ def test_wrong_wishes_are_refused_before_anything_runs(vista3d, tmp_path, option
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently there")
-def test_a_terminated_run_leaves_no_files_and_no_processes(vista3d_process, tiny_model, tmp_path, monkeypatch):
+def test_a_terminated_run_leaves_no_files_and_no_processes(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     options = "--sides", "ours", "--size", "30@12", "--device", "cpu", "--weights", tiny_model
-    process = vista3d_process("benchmark", "-o", tmp_path / "report", *options, start_new_session=True)
+    command = [sys.executable, BENCHMARK, "-o", tmp_path / "report", *options]
+    process = subprocess.Popen(
+        [str(one) for one in command], stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path,
+        # Shells start background jobs with SIGINT ignored, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )  # fmt: skip
     while not list(tmp_path.glob("vista3d-benchmark-*/*")):
         assert process.poll() is None
         time.sleep(0.05)

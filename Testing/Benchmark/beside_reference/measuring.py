@@ -1,11 +1,15 @@
-"""Clocks, peaks of memory, and what repetitions come to."""
+"""Measure time and memory, summarize repetitions, and run a script in a process of its own."""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
+import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +19,7 @@ import numpy as np
 import torch
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until a device has done what it was told; on the CPU there is nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -39,13 +43,13 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count what happens inside for a stage."""
-        synchronise(self.device)
+        synchronize(self.device)
         started, processor = time.perf_counter(), time.process_time()
         self._open.append(0.0)
         try:
             yield
         finally:
-            synchronise(self.device)
+            synchronize(self.device)
             seconds = time.perf_counter() - started
             self.stages[name] += seconds - self._open.pop()
             if self._open:
@@ -112,6 +116,23 @@ class Summary:
 
     @classmethod
     def of(cls, seconds: Sequence[float], cold: float | None = None) -> Summary:
-        """Summarise at least one repetition."""
+        """Summarize at least one repetition."""
         lower, median, upper = np.percentile(seconds, (25, 50, 75)).tolist()
         return cls(median, min(seconds), lower, upper, len(seconds), cold)
+
+
+def in_own_process(script: str, settings: Mapping[str, object]) -> dict:
+    """Run a benchmark's script with options; return the last line that it printed, which is JSON."""
+    arguments = [text for name, value in settings.items() for text in (f"--{name}", str(value))]
+    output = subprocess.run([sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def machine(threads: int) -> str:
+    """Return the hardware, its load and the library versions of a measurement."""
+    import monai
+
+    return (
+        f"{platform.processor() or platform.machine()}, {threads} threads, load {os.getloadavg()[0]:.1f}, "
+        f"torch {torch.__version__}, MONAI {monai.__version__}, float32"
+    )
