@@ -40,47 +40,9 @@ set(CORE_SCRIPTS
   VISTA3DCore/backends/torch_bfloat16.py
   VISTA3DCore/backends/transfers.py
   VISTA3DCore/child_processes.py
-  VISTA3DCore/cli/__init__.py
-  VISTA3DCore/cli/__main__.py
-  VISTA3DCore/cli/classes.py
-  VISTA3DCore/cli/click.py
-  VISTA3DCore/cli/click_report.py
-  VISTA3DCore/cli/command.py
-  VISTA3DCore/cli/console.py
-  VISTA3DCore/cli/correction.py
-  VISTA3DCore/cli/correction_picture.py
-  VISTA3DCore/cli/demo.py
-  VISTA3DCore/cli/demo_correction.py
-  VISTA3DCore/cli/demo_story.py
-  VISTA3DCore/cli/doctor.py
-  VISTA3DCore/cli/engine.py
-  VISTA3DCore/cli/evaluate.py
-  VISTA3DCore/cli/evaluate_clicks.py
-  VISTA3DCore/cli/evaluate_compare.py
-  VISTA3DCore/cli/evaluate_options.py
-  VISTA3DCore/cli/evaluate_paper.py
-  VISTA3DCore/cli/evaluation.py
-  VISTA3DCore/cli/finetune.py
-  VISTA3DCore/cli/main.py
-  VISTA3DCore/cli/models.py
-  VISTA3DCore/cli/outputs.py
-  VISTA3DCore/cli/planes.py
-  VISTA3DCore/cli/prepare.py
-  VISTA3DCore/cli/preview.py
-  VISTA3DCore/cli/preview_figure.py
-  VISTA3DCore/cli/remote.py
-  VISTA3DCore/cli/reporting.py
-  VISTA3DCore/cli/segment.py
-  VISTA3DCore/cli/supervoxel_preview.py
-  VISTA3DCore/cli/supervoxels.py
-  VISTA3DCore/cli/surface.py
-  VISTA3DCore/cli/tables.py
-  VISTA3DCore/cli/train.py
-  VISTA3DCore/cli/training_run.py
   VISTA3DCore/engine/__init__.py
   VISTA3DCore/engine/__main__.py
   VISTA3DCore/engine/arrays.py
-  VISTA3DCore/engine/blocking.py
   VISTA3DCore/engine/client.py
   VISTA3DCore/engine/coding.py
   VISTA3DCore/engine/connection.py
@@ -97,30 +59,11 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/model_messages.py
   VISTA3DCore/engine/partial_results.py
   VISTA3DCore/engine/protocol.py
-  VISTA3DCore/engine/remote.py
   VISTA3DCore/engine/server.py
   VISTA3DCore/engine/sessions.py
   VISTA3DCore/engine/supervisor.py
   VISTA3DCore/engine/transports.py
   VISTA3DCore/errors.py
-  VISTA3DCore/evaluation/__init__.py
-  VISTA3DCore/evaluation/campaign.py
-  VISTA3DCore/evaluation/clicking.py
-  VISTA3DCore/evaluation/comparison.py
-  VISTA3DCore/evaluation/data_list.py
-  VISTA3DCore/evaluation/metrics.py
-  VISTA3DCore/evaluation/paper_table.py
-  VISTA3DCore/evaluation/picture.py
-  VISTA3DCore/evaluation/protocols.py
-  VISTA3DCore/evaluation/references.py
-  VISTA3DCore/evaluation/report.py
-  VISTA3DCore/evaluation/reporting.py
-  VISTA3DCore/evaluation/results.py
-  VISTA3DCore/evaluation/simulation.py
-  VISTA3DCore/evaluation/statistics.py
-  VISTA3DCore/evaluation/study.py
-  VISTA3DCore/evaluation/summary.py
-  VISTA3DCore/evaluation/windowed.py
   VISTA3DCore/imaging/__init__.py
   VISTA3DCore/imaging/averaging.py
   VISTA3DCore/imaging/clicks.py
@@ -129,22 +72,15 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/formats/compression.py
   VISTA3DCore/imaging/formats/dicom.py
   VISTA3DCore/imaging/formats/itk.py
-  VISTA3DCore/imaging/formats/markups.py
   VISTA3DCore/imaging/formats/nifti.py
   VISTA3DCore/imaging/formats/seg_nrrd.py
-  VISTA3DCore/imaging/formats/seg_reading.py
   VISTA3DCore/imaging/geometry.py
   VISTA3DCore/imaging/masks.py
   VISTA3DCore/imaging/morphology.py
   VISTA3DCore/imaging/output.py
-  VISTA3DCore/imaging/packages.py
-  VISTA3DCore/imaging/phantom.py
-  VISTA3DCore/imaging/pictures.py
-  VISTA3DCore/imaging/placing.py
   VISTA3DCore/imaging/readers.py
   VISTA3DCore/imaging/resampling.py
   VISTA3DCore/imaging/result_files.py
-  VISTA3DCore/imaging/samples.py
   VISTA3DCore/imaging/segmentation.py
   VISTA3DCore/imaging/staging.py
   VISTA3DCore/imaging/torch_sampler.py
@@ -211,74 +147,12 @@ set(CORE_SCRIPTS
   VISTA3DCore/packages.py
   VISTA3DCore/paths.py
   VISTA3DCore/progress.py
-  VISTA3DCore/supervoxels/__init__.py
-  VISTA3DCore/supervoxels/clustering.py
-  VISTA3DCore/supervoxels/encoders.py
-  VISTA3DCore/supervoxels/features.py
-  VISTA3DCore/supervoxels/generation.py
-  VISTA3DCore/supervoxels/graph.py
-  VISTA3DCore/supervoxels/grid.py
-  VISTA3DCore/supervoxels/medsam_lite.py
-  VISTA3DCore/supervoxels/memory.py
-  VISTA3DCore/supervoxels/quality.py
-  VISTA3DCore/supervoxels/restoring.py
-  VISTA3DCore/supervoxels/segment_anything.py
-  VISTA3DCore/supervoxels/tiny_vit.py
-  VISTA3DCore/training/__init__.py
-  VISTA3DCore/training/acceleration.py
-  VISTA3DCore/training/augmentation.py
-  VISTA3DCore/training/averaging.py
-  VISTA3DCore/training/branches.py
-  VISTA3DCore/training/caching.py
-  VISTA3DCore/training/checkpointing.py
-  VISTA3DCore/training/click_sampling.py
-  VISTA3DCore/training/corrections.py
-  VISTA3DCore/training/curves.py
-  VISTA3DCore/training/datasets.py
-  VISTA3DCore/training/deformation.py
-  VISTA3DCore/training/dense.py
-  VISTA3DCore/training/distillation.py
-  VISTA3DCore/training/file_marks.py
-  VISTA3DCore/training/fitting.py
-  VISTA3DCore/training/hu_statistics.py
-  VISTA3DCore/training/initialisation.py
-  VISTA3DCore/training/judging.py
-  VISTA3DCore/training/lesions.py
-  VISTA3DCore/training/loop.py
-  VISTA3DCore/training/loss_watch.py
-  VISTA3DCore/training/losses.py
-  VISTA3DCore/training/objective.py
-  VISTA3DCore/training/packaged.py
-  VISTA3DCore/training/painting.py
-  VISTA3DCore/training/parts.py
-  VISTA3DCore/training/patches.py
-  VISTA3DCore/training/plan.py
-  VISTA3DCore/training/preparation.py
-  VISTA3DCore/training/processes.py
-  VISTA3DCore/training/prompts.py
-  VISTA3DCore/training/pseudo_labels.py
-  VISTA3DCore/training/recipe.py
-  VISTA3DCore/training/rescue.py
-  VISTA3DCore/training/samples.py
-  VISTA3DCore/training/sampling.py
-  VISTA3DCore/training/supervoxel_objects.py
-  VISTA3DCore/training/synthetic.py
-  VISTA3DCore/training/targets.py
-  VISTA3DCore/training/validation.py
   )
 
 set(CORE_RESOURCES
   VISTA3DCore/anatomy/structures.json
   VISTA3DCore/anatomy/structures_ctmr.json
   VISTA3DCore/backends/cuda/kernels/convolve.cu
-  VISTA3DCore/evaluation/paper_table.json
   VISTA3DCore/py.typed
-  VISTA3DCore/training/hu_statistics.json
-  VISTA3DCore/training/stages/automatic-finetuning.yaml
-  VISTA3DCore/training/stages/automatic.yaml
-  VISTA3DCore/training/stages/finetune.yaml
-  VISTA3DCore/training/stages/interactive-finetuning.yaml
-  VISTA3DCore/training/stages/interactive.yaml
-  VISTA3DCore/training/stages/mini.yaml
   Resources/Models/vista3d-mini.safetensors
   )

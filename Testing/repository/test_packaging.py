@@ -11,8 +11,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import cmake
+import numpy as np
 import pytest
-from packaged_files import LISTS, MODULE, ROOT, listed, wanted
+from packaged_files import LISTS, MODULE, ROOT, imported_modules, listed, wanted
+
+from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.transports import ChildProcess
+from VISTA3DCore.imaging.clicks import Click
+from VISTA3DCore.imaging.phantom import paint_phantom
 
 SDK = Path(__file__).parent / "sdk"
 CMAKE = Path(cmake.CMAKE_BIN_DIR) / "cmake"
@@ -56,29 +62,56 @@ def test_the_module_is_where_slicer_looks(installed):
     assert sorted(path.name for path in installed.glob("*.py")) == ["VISTA3DSegment.py"]
 
 
-def test_the_installed_engine_works_without_the_checkout(installed, tmp_path):
-    code = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from VISTA3DSegmentLib.locating import find_core
-core = find_core()
-from VISTA3DCore.paths import resource
-from VISTA3DCore.engine.blocking import BlockingClient
-from VISTA3DCore.engine.transports import ChildProcess
-with BlockingClient(ChildProcess()) as client:
-    print(core, resource("Models/vista3d-mini.safetensors"), client.load("mini").model)
-"""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    # -S and the packages' folder: the checkout is installed in development mode, which would hide what is missing.
-    packages = str(Path(cmake.__file__).parents[1])
-    bootstrap = f"import sys; sys.path.append({packages!r}); exec(sys.argv.pop(1))"
-    found = _run([sys.executable, "-S", "-c", bootstrap, code, installed], cwd=tmp_path, env=environment).split()
+#: Rooms of the package that Slicer never runs.
+NOT_INSTALLED = ("batch", "cli", "data", "evaluation", "server", "supervoxels", "training")
 
-    assert found == [
-        str(installed / "VISTA3DCore"),
-        str(installed / "Resources/Models/vista3d-mini.safetensors"),
-        "mini",
-    ]
+
+def test_the_laboratory_and_the_command_line_are_not_installed(installed):
+    rooms = {path.name for path in (installed / "VISTA3DCore").iterdir()}
+
+    assert {"anatomy", "imaging", "models", "network", "backends", "inference", "engine"} <= rooms
+    assert not rooms & set(NOT_INSTALLED)
+
+
+def test_no_installed_module_imports_one_that_is_not_installed(installed):
+    present = {str(path.relative_to(installed)) for path in installed.rglob("*.py")}
+    files = set(_tracked()) | present
+    missing = {
+        (script, one)
+        for script in present
+        for one in imported_modules(str(installed / script), files)
+        if one not in present
+    }
+    assert not missing
+
+
+def test_the_module_finds_the_installed_package(installed, tmp_path):
+    code = (
+        "from VISTA3DSegmentLib.locating import find_core; core = find_core(); import VISTA3DCore.engine.client as one"
+    )
+    found = _run([sys.executable, "-c", f"{code}; print(core, one.__file__)"], cwd=tmp_path, env=_only(installed))
+
+    assert found.split() == [str(installed / "VISTA3DCore"), str(installed / "VISTA3DCore/engine/client.py")]
+
+
+def test_the_installed_engine_segments_and_corrects_without_the_checkout(installed, tmp_path):
+    where = "import VISTA3DCore.engine as one; print(one.__file__)"
+    assert _run([sys.executable, "-c", where], cwd=tmp_path, env=_only(installed)).startswith(str(installed))
+    volume, truth = paint_phantom((48, 40, 44))
+    command = [sys.executable, "-m", "VISTA3DCore.engine"]
+    with BlockingClient(ChildProcess(command, _only(installed))) as client, client.open(volume, "mini") as session:
+        organs = session.segment(["liver"])
+        voxel = np.argwhere(truth == 1).mean(axis=0).round()
+        place = tuple((volume.affine[:3] @ [*voxel, 1.0]).tolist())
+        corrected = session.click("liver", [Click(place, positive=True)], organs["liver"])
+
+    assert organs.labels.shape == corrected.mask.shape == volume.shape
+    assert corrected.mask.any()
+
+
+def _only(folder: Path) -> dict[str, str]:
+    """Return an environment in which the package of a folder comes before one that is installed."""
+    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
 
 
 def test_the_index_entry_has_the_fields_that_the_index_knows():
@@ -119,7 +152,7 @@ def test_the_repository_stays_small():
     assert size < 50e6  # the index refuses more than 100 MB, history included
 
 
-def test_every_file_of_the_module_names_its_licence():
+def test_every_file_of_the_module_names_its_license():
     silent = [
         path
         for path in MODULE.rglob("*.py")
