@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from VISTA3DCore.evaluation.campaign import measured, tasks_of
 from VISTA3DCore.evaluation.data_list import TESTING, DataList, read_data_list
-from VISTA3DCore.evaluation.protocols import ZERO_SHOT, Settings
-from VISTA3DCore.inference.session import Segmenter
+from VISTA3DCore.evaluation.evaluator import measured, tasks_of
+from VISTA3DCore.evaluation.settings import ZERO_SHOT, Settings
+from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.training.loop import Trainer
 from VISTA3DCore.training.plan import planned, read_start
 from VISTA3DCore.training.recipe import read_recipe

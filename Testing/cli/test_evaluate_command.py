@@ -276,7 +276,7 @@ def test_bad_lists(lists: Callable, vista3d: Callable, data_list: Path, tmp_path
     for more, code, word in (
         (("-o", out, "--section", "magic"), 3, "no section 'magic'"),
         (("-o", out, "-c", "livr"), 2, "did you mean"),
-        (("-o", out, "--fold", 4), 3, "no labelled case in fold 4"),
+        (("-o", out, "--fold", 4), 3, "no labeled case in fold 4"),
         (("-o", out, "--data", data_list), 3, "same name"),
         (("-o", data_list), 6, "is a file"),
         ((), 3, "--output"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import Cancelled, InputError
-from VISTA3DCore.evaluation.clicking import PROTOCOLS, honest, oracle_best_so_far, oracle_trials
+from VISTA3DCore.evaluation.clicking import Curve, honest, oracle_best_so_far, oracle_trials
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
@@ -63,6 +63,8 @@ def test_honest_reports_the_drop_and_the_oracle_hides_it() -> None:
     assert told.dice == pytest.approx((0.0, *scores))
     best = oracle_best_so_far(Answers(MOST, EMPTY, HALF), "liver", TARGET, AFFINE, clicks=3)
     assert best.dice == pytest.approx((0.0, scores[0], scores[0], scores[0]))
+    np.testing.assert_array_equal(told.mask, HALF)
+    np.testing.assert_array_equal(best.mask, MOST)
 
 
 def test_each_call_has_the_full_list_and_the_one_base() -> None:
@@ -72,7 +74,8 @@ def test_each_call_has_the_full_list_and_the_one_base() -> None:
     assert session.calls[2][1] == list(curve.clicks)
     assert session.calls[0][1] == session.calls[2][1][:1]
     assert all(structure is liver and base is HALF for structure, _, base in session.calls)
-    assert (curve.structure, curve.start, curve.zero_shot, curve.clicks_used) == ("liver", "automatic", False, 3)
+    assert len(curve.clicks) == 3
+    assert curve.mask is session.masks[2]
     assert len(curve.seconds) == 3
     assert all(seconds >= 0 for seconds in curve.seconds)
 
@@ -87,9 +90,10 @@ def test_a_perfect_mask_needs_no_more_clicks() -> None:
     session = Answers(TARGET)
     curve = honest(session, "liver", TARGET, AFFINE, clicks=4)
     assert curve.dice == (0.0, 1.0, 1.0, 1.0, 1.0)
-    assert (curve.clicks_used, len(session.calls)) == (1, 1)
+    assert (len(curve.clicks), len(session.calls)) == (1, 1)
     untouched = honest(Answers(), "liver", TARGET, AFFINE, base=TARGET, clicks=2)
-    assert (untouched.dice, untouched.clicks_used) == ((1.0, 1.0, 1.0), 0)
+    assert (untouched.dice, len(untouched.clicks)) == ((1.0, 1.0, 1.0), 0)
+    np.testing.assert_array_equal(untouched.mask, TARGET)
 
 
 def test_new_objects_are_told_no_class() -> None:
@@ -97,7 +101,7 @@ def test_new_objects_are_told_no_class() -> None:
     curve = honest(session, None, TARGET, AFFINE, clicks=2)
     assert [structure for structure, _, _ in session.calls] == [None, None]
     assert [base for _, _, base in session.calls] == [None, None]
-    assert (curve.structure, curve.start, curve.zero_shot) == ("new object", "nothing", True)
+    assert len(curve.clicks) == 2
 
 
 def test_an_automatic_result_without_voxels_is_no_base() -> None:
@@ -105,7 +109,7 @@ def test_an_automatic_result_without_voxels_is_no_base() -> None:
     curve = honest(session, "liver", TARGET, AFFINE, base=EMPTY, clicks=1)
     assert session.calls[0][2] is None
     assert session.calls[0][1][0].positive
-    assert (curve.start, curve.dice[0]) == ("automatic", 0.0)
+    assert curve.dice[0] == 0.0
 
 
 def test_honest_clicks_mend_what_a_brush_can_mend() -> None:
@@ -127,6 +131,9 @@ def test_trials_start_from_the_automatic_result_and_keep_only_what_helps() -> No
     curve = oracle_trials(session, "liver", TARGET, AFFINE, base=HALF)
     half, most = dice(HALF, TARGET), dice(MOST, TARGET)
     assert curve.dice == pytest.approx((half, half, most, most))
+    np.testing.assert_array_equal(curve.mask, MOST)
+    kept = oracle_trials(Answers(EMPTY, EMPTY, EMPTY), "liver", TARGET, AFFINE, base=HALF)
+    np.testing.assert_array_equal(kept.mask, HALF)
     assert all(base is HALF and len(clicks) == 1 for _, clicks, base in session.calls)
     assert all(click.positive for click in curve.clicks)
 
@@ -143,20 +150,23 @@ def test_trials_need_a_base() -> None:
         oracle_trials(Answers(), "liver", TARGET, AFFINE)
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
-def test_bad_input_is_one_sentence(protocol: str) -> None:
+SIMULATIONS = [honest, oracle_best_so_far, oracle_trials]
+
+
+@pytest.mark.parametrize("simulate", SIMULATIONS)
+def test_bad_input_is_one_sentence(simulate: Callable[..., Curve]) -> None:
     with pytest.raises(InputError, match="empty"):
-        PROTOCOLS[protocol](Answers(), "liver", EMPTY, AFFINE, base=HALF)
+        simulate(Answers(), "liver", EMPTY, AFFINE, base=HALF)
     with pytest.raises(InputError, match="grids differ"):
-        PROTOCOLS[protocol](Answers(), "liver", TARGET, AFFINE, base=HALF[1:])
+        simulate(Answers(), "liver", TARGET, AFFINE, base=HALF[1:])
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
-def test_protocols_repeat_with_their_seed_and_can_be_cancelled(protocol: str) -> None:
-    runs = [PROTOCOLS[protocol](Brush(), "liver", TARGET, AFFINE, base=HALF, clicks=3, seed=4) for _ in range(2)]
+@pytest.mark.parametrize("simulate", SIMULATIONS)
+def test_protocols_repeat_with_their_seed_and_can_be_cancelled(simulate: Callable[..., Curve]) -> None:
+    runs = [simulate(Brush(), "liver", TARGET, AFFINE, base=HALF, clicks=3, seed=4) for _ in range(2)]
     assert runs[0].dice == runs[1].dice
     assert runs[0].clicks == runs[1].clicks
     progress = Progress()
     progress.cancel()
     with pytest.raises(Cancelled):
-        PROTOCOLS[protocol](Brush(), "liver", TARGET, AFFINE, base=HALF, progress=progress)
+        simulate(Brush(), "liver", TARGET, AFFINE, base=HALF, progress=progress)

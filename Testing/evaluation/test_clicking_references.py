@@ -11,11 +11,12 @@ import pytest
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError, UnknownStructureError
+from VISTA3DCore.evaluation.data_list import DataItem, read_data_list
+from VISTA3DCore.evaluation.evaluator import tasks_of
 from VISTA3DCore.evaluation.references import (
     Meaning,
     Reference,
-    ReferenceCase,
-    read_cases,
+    labeled_image,
     read_labels,
     read_meanings,
     read_reference,
@@ -99,7 +100,7 @@ def test_segmentations_of_slicer_name_their_segments(tmp_path: Path) -> None:
     tumor[0, :3] = True  # within the liver
     structures = tuple(catalogue()[name] for name in ("liver", "spleen", "aorta", "hepatic tumor"))
     Segmentation(labels, {26: tumor}, structures, AFFINE).write(tmp_path / "a.seg.nrrd")
-    case = ReferenceCase("a", tmp_path / "ct.nii.gz", tmp_path / "a.seg.nrrd")
+    case = labeled_image(tmp_path / "ct.nii.gz", tmp_path / "a.seg.nrrd")
     reference = read_reference(case, volume, catalogue())
     targets = {target.name: reference.mask(target) for target in reference.targets(["everything"], range(1, 133))}
     np.testing.assert_array_equal(targets["spleen"], labels == 3)
@@ -129,26 +130,31 @@ def test_damaged_json_is_one_sentence(tmp_path: Path, text: str) -> None:
         read_meanings(path, catalogue())
 
 
+def _cases(folder: Path, section: str) -> list[DataItem]:
+    return [task.item for task in tasks_of(read_data_list(folder), section)]
+
+
 def test_cases_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"neither index\.json"):
-        read_cases(tmp_path, "test")
+        _cases(tmp_path, "test")
     entry = {"id": "a", "split": "test", "image": "a/ct.nii.gz", "label": "a/label.nii.gz"}
     known = {**entry, "label_names": {"1": "GTV"}, "vista3d_ids": {"2": [5, 14]}}
     (tmp_path / "index.json").write_text(
         json.dumps([known, {**entry, "split": "train"}, {**entry, "id": "b", "label": None}])
     )
-    (case,) = read_cases(tmp_path, "test")
-    assert (case.name, case.labels) == ("a", tmp_path / "a" / "label.nii.gz")
-    assert case.meanings == {1: Meaning("GTV"), 2: Meaning("right kidney + left kidney", (5, 14))}
+    (case,) = _cases(tmp_path, "test")
+    assert (case.name, case.label) == ("a", tmp_path / "a" / "label.nii.gz")
+    assert case.classes == {1: (), 2: (5, 14)}
+    assert case.names == {1: "GTV", 2: "right kidney + left kidney"}
     with pytest.raises(InputError, match="no section 'demo'; it has: testing, training"):
-        read_cases(tmp_path, "demo")
+        _cases(tmp_path, "demo")
     (tmp_path / "index.json").write_text('[{"id": "a"}]')
     with pytest.raises(InputError, match="lacks 'split'"):
-        read_cases(tmp_path, "test")
+        _cases(tmp_path, "test")
 
 
 def test_real_cases_are_understood(ct_data: Path) -> None:
-    cases = {split: read_cases(ct_data, split) for split in ("train", "test", "demo")}
+    cases = {split: _cases(ct_data, split) for split in ("train", "test", "demo")}
     assert all(cases.values())
     (demo,) = cases["demo"]
     volume = Volume.read(demo.image)
@@ -156,7 +162,7 @@ def test_real_cases_are_understood(ct_data: Path) -> None:
     targets = reference.targets(["liver", "vertebrae"], range(1, 133))
     assert targets[0].name == "liver"
     assert np.count_nonzero(reference.mask(targets[0])) > 10_000
-    lesions = [case for case in cases["test"] if not any(one.indices for one in case.meanings.values())]
+    lesions = [case for case in cases["test"] if not any(case.classes.values())]
     assert lesions
 
 

@@ -12,16 +12,16 @@ from monai.transforms.utils_morphological_ops import erode
 from scipy import ndimage
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.simulation import centre_click, eroded, largest_component, next_click, random_click
+from VISTA3DCore.evaluation.simulation import center_click, eroded, largest_component, next_click, random_click
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import apply_affine
 
 SHAPE = (40, 36, 30)
 
 
-def _ellipsoid(centre: tuple[float, ...], radii: tuple[float, ...], shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def _ellipsoid(center: tuple[float, ...], radii: tuple[float, ...], shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     axes = np.meshgrid(*map(np.arange, shape), indexing="ij")
-    return sum(((x - c) / r) ** 2 for x, c, r in zip(axes, centre, radii, strict=True)) <= 1.0
+    return sum(((x - c) / r) ** 2 for x, c, r in zip(axes, center, radii, strict=True)) <= 1.0
 
 
 def _oblique(angle: float = 25.0, spacing: tuple[float, ...] = (0.8, 1.1, 2.5)) -> np.ndarray:
@@ -34,13 +34,13 @@ def _oblique(angle: float = 25.0, spacing: tuple[float, ...] = (0.8, 1.1, 2.5)) 
 
 def _voxel(click: Click, affine: np.ndarray) -> tuple[int, ...]:
     index = apply_affine(np.linalg.inv(affine), np.array(click.position))
-    np.testing.assert_allclose(index, np.rint(index), atol=1e-6)  # a voxel's centre
+    np.testing.assert_allclose(index, np.rint(index), atol=1e-6)  # a voxel's center
     return tuple(np.rint(index).astype(int).tolist())
 
 
 def test_first_click_is_the_middle_of_an_ellipsoid() -> None:
     affine = _oblique()
-    click = centre_click(_ellipsoid((21, 17, 14), (11, 7, 5)), affine)
+    click = center_click(_ellipsoid((21, 17, 14), (11, 7, 5)), affine)
     assert click.positive
     assert _voxel(click, affine) == (21, 17, 14)
 
@@ -48,16 +48,16 @@ def test_first_click_is_the_middle_of_an_ellipsoid() -> None:
 def test_first_click_lies_inside_a_horseshoe() -> None:
     shoe = _ellipsoid((20, 18, 15), (15, 14, 9)) & ~_ellipsoid((20, 18, 15), (9, 8, 20))
     shoe[:, 24:] = False
-    voxel = _voxel(centre_click(shoe, np.eye(4)), np.eye(4))
+    voxel = _voxel(center_click(shoe, np.eye(4)), np.eye(4))
     assert eroded(shoe)[voxel]
 
 
 def test_first_click_takes_the_larger_of_two_pieces_and_survives_thin_ones() -> None:
     two = _ellipsoid((10, 10, 10), (6, 6, 6)) | _ellipsoid((30, 25, 20), (4, 4, 4))
-    assert _voxel(centre_click(two, np.eye(4)), np.eye(4)) == (10, 10, 10)
+    assert _voxel(center_click(two, np.eye(4)), np.eye(4)) == (10, 10, 10)
     thin = np.zeros(SHAPE, dtype=bool)
     thin[3:8, 5, 5] = True  # erosion by 3 x 3 x 3 leaves nothing of it
-    assert _voxel(centre_click(thin, np.eye(4)), np.eye(4)) == (5, 5, 5)
+    assert _voxel(center_click(thin, np.eye(4)), np.eye(4)) == (5, 5, 5)
 
 
 @given(seed=st.integers(0, 10_000))
@@ -71,7 +71,7 @@ def test_first_click_is_that_of_the_reference(seed: int) -> None:
     if not region.any() or np.count_nonzero(sizes[1:] == sizes[1:].max()) > 1:
         return
     points, _ = sample_points_from_label(torch.from_numpy(target.astype(np.int64))[None, None], [1], use_center=True)
-    ours = np.array(_voxel(centre_click(target, np.eye(4)), np.eye(4)))
+    ours = np.array(_voxel(center_click(target, np.eye(4)), np.eye(4)))
     centroid = np.argwhere(region).mean(axis=0)
     assert region[tuple(ours)]
     assert np.linalg.norm(ours - centroid) == pytest.approx(np.linalg.norm(points[0, 0].numpy() - centroid), abs=1e-3)
@@ -79,7 +79,7 @@ def test_first_click_is_that_of_the_reference(seed: int) -> None:
 
 def test_empty_target_is_one_sentence() -> None:
     with pytest.raises(InputError, match="empty"):
-        centre_click(np.zeros(SHAPE, dtype=bool), np.eye(4))
+        center_click(np.zeros(SHAPE, dtype=bool), np.eye(4))
     with pytest.raises(InputError, match="empty"):
         random_click(np.zeros(SHAPE, dtype=bool), np.eye(4), np.random.default_rng(0))
 
@@ -180,7 +180,7 @@ def test_flipped_arrays_are_clicked_at_the_same_place_in_the_patient(axis: int) 
     flipped[:3, 3] += affine[:3, axis] * (SHAPE[axis] - 1)
     flipped[:3, axis] *= -1.0
     for mirrored, straight in (
-        (centre_click(np.flip(target, axis), flipped), centre_click(target, affine)),
+        (center_click(np.flip(target, axis), flipped), center_click(target, affine)),
         (next_click(np.flip(target, axis), np.flip(current, axis), flipped), next_click(target, current, affine)),
     ):
         assert mirrored.positive == straight.positive

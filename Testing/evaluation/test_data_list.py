@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.data_list import labelled, read_data_list
+from VISTA3DCore.evaluation.data_list import labeled, read_data_list
 
 LIST = {
     "name": "my livers",
@@ -48,7 +48,7 @@ def test_everything_that_a_list_says(tmp_path: Path) -> None:
     assert (first.supervoxel, second.pseudo_label) == (tmp_path / "sv/a.nii.gz", tmp_path / "p.nii")
     assert (first.predicted, second.predicted) == (None, (1, 3))
     assert [(item.name, item.label is None) for item in data.testing] == [("c", True), ("d", False)]
-    assert labelled(data.testing) == [data.testing[1]]
+    assert labeled(data.testing) == [data.testing[1]]
     assert data.section("train") == data.training
     assert [item.name for item in data.section("validation")] == ["e"]
     with pytest.raises(InputError, match="no section 'demo'; it has: training, testing, validation"):
@@ -106,4 +106,4 @@ def test_the_folder_of_real_cts_is_a_list(ct_data: Path) -> None:
     assert (lungs.complete, lungs.classes, lungs.names) == (False, {1: (30, 31, 32)}, {1: "right lung"})
     lesion = next(item for item in data.testing if item.name == "ibsi_sts_011")
     assert lesion.classes == {1: ()}
-    assert labelled(data.section("unlabelled")) == []
+    assert labeled(data.section("unlabelled")) == []

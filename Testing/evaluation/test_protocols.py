@@ -11,9 +11,11 @@ from evaluation_cases import paint_case
 
 from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.evaluation import windowed
-from VISTA3DCore.evaluation.protocols import PROTOCOLS, OpenCase, Settings
+from VISTA3DCore.evaluation.cases import OpenCase
+from VISTA3DCore.evaluation.protocols import PROTOCOLS
 from VISTA3DCore.evaluation.references import Reference
-from VISTA3DCore.evaluation.simulation import centre_click
+from VISTA3DCore.evaluation.settings import PROTOCOL_VARIANTS, Settings
+from VISTA3DCore.evaluation.simulation import center_click
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.resampling import restore_nearest
 from VISTA3DCore.inference.segmenter import Segmenter
@@ -65,7 +67,7 @@ def test_auto_of_the_paper_lets_each_structure_stand_for_itself(case: OpenCase) 
 def test_point_clicks_once_in_the_middle(case: OpenCase) -> None:
     for name, mask in _masks(case, "point", "honest").items():
         target = next(one for one in case.targets if one.name == name)
-        click = centre_click(case.mask(target), case.affine)
+        click = center_click(case.mask(target), case.affine)
         np.testing.assert_array_equal(mask, case.session.click(name, [click]).mask)
 
 
@@ -83,7 +85,7 @@ def test_point_of_the_paper_clicks_in_every_window_that_holds_a_part(case: OpenC
         box = tuple(slice(first, first + 32) for first in start)
         scores = np.full((32, 32, 32), -9999.0)
         if inside[box].any():
-            voxel = tuple(np.rint(centre_click(inside[box], np.eye(4)).position))
+            voxel = tuple(np.rint(center_click(inside[box], np.eye(4)).position))
             features = backend.click_features(torch.from_numpy(whole[box].copy())[None, None]).half()
             scores = backend.click_scores(features, ClickTokens((voxel,), (True,))).numpy()
             clicks += 1
@@ -156,8 +158,14 @@ def test_new_objects_are_told_no_class(case: OpenCase) -> None:
                 assert result.curve[-1] == pytest.approx(dice(result.mask, case.mask(result.target)) or 0.0)
 
 
-@pytest.mark.parametrize("protocol", list(PROTOCOLS))
-@pytest.mark.parametrize("variant", ["honest", "paper"])
+PAIRS = [(protocol, variant) for protocol, variants in PROTOCOL_VARIANTS.items() for variant in variants]
+
+
+def test_every_variant_has_a_function() -> None:
+    assert [(protocol, variant) for protocol, variants in PROTOCOLS.items() for variant in variants] == PAIRS
+
+
+@pytest.mark.parametrize(("protocol", "variant"), PAIRS)
 def test_every_protocol_can_be_cancelled(case: OpenCase, protocol: str, variant: str) -> None:
     progress = Progress()
     progress.cancel()
@@ -170,6 +178,7 @@ def test_every_protocol_can_be_cancelled(case: OpenCase, protocol: str, variant:
     [
         ({"protocols": ("magic",)}, "no protocol 'magic'"),
         ({"variants": ("magic",)}, "no variant 'magic'"),
+        ({"protocols": ("clicks-from-nothing",), "variants": ("oracle_trials",)}, "no variant 'oracle_trials'"),
         ({"clicks": 0}, "one click"),
         ({"tolerance_mm": -1.0}, "tolerance"),
     ],

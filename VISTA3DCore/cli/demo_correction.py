@@ -94,12 +94,10 @@ def correct_one(
     if not pairs:
         return None
     (row, curve), *others = sorted(pairs, key=lambda pair: pair[1].dice[0] - pair[1].dice[-1])
-    base = segmentation[row.index] if row.voxels else None
-    mask = session.click(row.index, curve.clicks, base).mask
     return Correction(
         structure=row,
         clicks=curve.clicks,
         dice=curve.dice[: len(curve.clicks) + 1],
-        mask=mask,
+        mask=curve.mask,
         others=tuple((other.display_name, clicked.dice[0], clicked.dice[-1]) for other, clicked in others),
     )

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from VISTA3DCore.cli import evaluate_clicks, evaluate_compare, evaluate_paper, evaluation
-from VISTA3DCore.cli import evaluate_options as options
 from VISTA3DCore.cli.command import Command
 from VISTA3DCore.cli.segment import Preset, Restoration
 from VISTA3DCore.errors import InputError
@@ -37,12 +36,12 @@ Section = Annotated[
 Fold = Annotated[int | None, typer.Option("--fold", help="Only the cases of one fold.")]
 Protocols = Annotated[list[Protocol], typer.Option("--protocol", "-p", help="How the model is asked; may be repeated.")]
 Variants = Annotated[
-    list[options.Variant],
+    list[evaluation.Variant],
     typer.Option("--variant", help="honest: as a user; paper: as the published numbers; may be repeated."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="The report; the same command again goes on where it was."),
+    typer.Option("--output", "-o", metavar="FOLDER", help="The report; the same command again resumes it."),
 ]
 
 
@@ -53,23 +52,23 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option
     section: Section = "testing",
     fold: Fold = None,
     protocol: Protocols = [Protocol.auto],  # noqa: B006 - typer copies it
-    variant: Variants = [options.Variant.honest],  # noqa: B006 - typer copies it
-    classes: options.Classes = ["everything"],  # noqa: B006 - typer copies it
-    clicks: options.Clicks = 5,
-    tolerance: options.Tolerance = 3.0,
-    model: options.Model = "",
-    device: options.Device = "auto",
-    preset: options.AutomaticPreset = Preset.paper,
-    restoration: options.AutomaticRestoration = Restoration.smooth,
-    seed: options.Seed = 0,
+    variant: Variants = [evaluation.Variant.honest],  # noqa: B006 - typer copies it
+    classes: evaluation.Classes = ["everything"],  # noqa: B006 - typer copies it
+    clicks: evaluation.Clicks = 5,
+    tolerance: evaluation.Tolerance = 3.0,
+    model: evaluation.Model = "",
+    device: evaluation.Device = "auto",
+    preset: evaluation.AutomaticPreset = Preset.paper,
+    restoration: evaluation.AutomaticRestoration = Restoration.smooth,
+    seed: evaluation.Seed = 0,
     output: Output = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    as_json: evaluation.AsJson = False,
+    quiet: evaluation.Quiet = False,
 ) -> None:
     """Measure a model against references: Dice, surface Dice, HD95 and volume error per structure and dataset.
 
     Writes results.csv (every number), report.md and report.png. A case that cannot be measured is named at the end
-    and stops nothing; an interrupted evaluation goes on where it was.
+    and stops nothing; the same command resumes an interrupted evaluation.
 
     *honest* is what a user gets. *paper* is how VISTA3D's published numbers were measured: but for `auto`, the
     reference then helps, and no user reaches them.
@@ -89,9 +88,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each parameter is an option
         raise InputError("Give a data list, or a folder with one, with --data.")
     if output is None:
         raise InputError("Give a folder for the report with --output.")
-    from VISTA3DCore.evaluation.protocols import Settings
+    from VISTA3DCore.evaluation.settings import Settings
 
-    names = _unique(protocol), _unique(variant), options.names_in(classes)
+    names = _unique(protocol), _unique(variant), evaluation.names_in(classes)
     settings = Settings(*names, clicks, tolerance, preset.value, restoration.value, seed)
     evaluation.run(evaluation.lists(data, section, fold, settings), output, model, device, as_json, quiet)
 

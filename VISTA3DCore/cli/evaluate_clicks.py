@@ -1,8 +1,9 @@
-"""``vista3d evaluate clicks``: Dice against the number of clicks."""
+"""``vista3d evaluate clicks``: measure Dice against the number of clicks."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,8 +12,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from VISTA3DCore.cli import engine
-from VISTA3DCore.cli import evaluate_options as options
+from VISTA3DCore.cli import engine, evaluation
 from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.outputs import check_extra
 from VISTA3DCore.cli.reporting import Reporter
@@ -22,10 +22,10 @@ from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
-    from VISTA3DCore.evaluation.clicking import Curve
-    from VISTA3DCore.evaluation.references import ReferenceCase
-    from VISTA3DCore.evaluation.report import Summary
-    from VISTA3DCore.evaluation.study import Plan
+    from VISTA3DCore.evaluation.evaluator import Evaluation, Task
+    from VISTA3DCore.evaluation.results import Row
+    from VISTA3DCore.evaluation.settings import Settings
+    from VISTA3DCore.evaluation.summary import ClickSummary
     from VISTA3DCore.inference.segmenter import Segmenter
 
 
@@ -92,20 +92,20 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     labels_json: LabelsJson = None,
     data: Data = None,
     split: Split = "test",
-    classes: options.Classes = ["everything"],  # noqa: B006 - typer copies it
+    classes: evaluation.Classes = ["everything"],  # noqa: B006 - typer copies it
     number: Number = 5,
     protocol: Protocols = [Protocol.honest],  # noqa: B006 - typer copies it
     start: Starts = [],  # noqa: B006 - typer copies it
     zero_shot: ZeroShot = False,
     claimed: Claimed = False,
-    seed: options.Seed = 0,
-    model: options.Model = "",
-    device: options.Device = "auto",
-    preset: options.AutomaticPreset = Preset.paper,
-    restoration: options.AutomaticRestoration = Restoration.smooth,
+    seed: evaluation.Seed = 0,
+    model: evaluation.Model = "",
+    device: evaluation.Device = "auto",
+    preset: evaluation.AutomaticPreset = Preset.paper,
+    restoration: evaluation.AutomaticRestoration = Restoration.smooth,
     plot: Plot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the curves as JSON for programs.")] = False,
-    quiet: options.Quiet = False,
+    quiet: evaluation.Quiet = False,
 ) -> None:
     """Simulate clicks that correct a segmentation, and measure Dice after each.
 
@@ -123,19 +123,24 @@ def clicks(  # noqa: PLR0913, PLR0917 - each parameter is an option
     _check_outputs(output, plot)
     source = _Source(image, reference, labels_json, data, split)
     source.check()
-    plan = _plan(classes, protocol, start, number, zero_shot, preset, restoration, seed)
+    settings = _settings(evaluation.names_in(classes), protocol, start, number, zero_shot)
+    settings = replace(settings, preset=preset.value, restoration=restoration.value, seed=seed)
     with spoken_warnings() as notes, Reporter(quiet) as reporter:
         model = model or engine.default_model()
         if reference is not None and labels_json is None:
             say("Note: the reference's values are read as VISTA3D's indices (1 is liver); else give --labels-json.")
         if not zero_shot:
-            engine.Wishes(classes=plan.classes, model=model).check(clicks=True)
-        curves = _measure(source, plan, model, device, claimed, reporter.progress, quiet)
-        files = _write(output, plot, curves, source.title, reporter.progress)
+            engine.Wishes(classes=settings.classes, model=model).check(clicks=True)
+        progress = reporter.progress
+        segmenter = evaluation.load_model(model, device, progress.part(0.0, 0.03), quiet, claimed)
+        measured = _measured(segmenter, source, settings, progress.part(0.03, 0.98))
+        rows = _in_order(measured.rows, settings)
+        files = _write(output, plot, rows, source.title, progress)
     if as_json:
-        print_json(_as_json(curves, model, files, notes))
+        print_json(_as_json(rows, model, files, notes))
     elif not quiet:
-        _show(curves, files)
+        _show(rows, files)
+        evaluation.show_failures(measured.failures)
 
 
 @dataclass(frozen=True)
@@ -161,13 +166,18 @@ class _Source:
     def title(self) -> str:
         return self.image.name if self.image else f"{self.data.resolve().name}, {self.split} cases"
 
-    def cases(self, segmenter: Segmenter) -> list[ReferenceCase]:
-        from VISTA3DCore.evaluation.references import ReferenceCase, read_cases, read_meanings
+    def tasks(self, segmenter: Segmenter) -> list[Task]:
+        """Return the cases: the one image, or those of a section of a data list."""
+        from VISTA3DCore.evaluation.data_list import read_data_list
+        from VISTA3DCore.evaluation.evaluator import Task, tasks_of
+        from VISTA3DCore.evaluation.references import labeled_image, read_meanings
 
         if self.data is not None:
-            return read_cases(self.data, self.split)
+            return tasks_of(read_data_list(self.data), self.split)
+        assert self.image is not None
+        assert self.reference is not None
         meanings = read_meanings(self.labels_json, segmenter.catalogue) if self.labels_json else None
-        return [ReferenceCase(self.image.name, self.image, self.reference, meanings)]
+        return [Task("", labeled_image(self.image, self.reference, meanings))]
 
 
 def _check_outputs(output: Path, plot: Path | None) -> None:
@@ -177,83 +187,93 @@ def _check_outputs(output: Path, plot: Path | None) -> None:
         require("A plot", "matplotlib")
 
 
-def _plan(
-    classes: list[str],
-    protocols: list[Protocol],
-    starts: list[Start],
-    number: int,
-    zero_shot: bool,
-    preset: Preset,
-    restoration: Restoration,
-    seed: int,
-) -> Plan:
-    from VISTA3DCore.evaluation.study import Plan
+def _settings(
+    classes: tuple[str, ...], protocols: list[Protocol], starts: list[Start], number: int, zero_shot: bool
+) -> Settings:
+    """Return what to measure, without the settings of the automatic result.
 
-    usual = Start.nothing if zero_shot else Start.automatic
-    return Plan(
-        classes=options.names_in(classes),
-        protocols=tuple(dict.fromkeys(one.value for one in protocols)),
-        starts=tuple(dict.fromkeys(one.value for one in starts or [usual])),
+    :raises InputError: if the options do not fit together.
+    """
+    from VISTA3DCore.evaluation.settings import CLICKS, CLICKS_FROM_NOTHING, CLICKS_ZERO_SHOT, Settings
+
+    starts = starts or [Start.nothing if zero_shot else Start.automatic]
+    if zero_shot and Start.automatic in starts:
+        raise InputError("A new object (zero-shot) has no automatic result; start from 'nothing'.")
+    if Protocol.oracle_trials in protocols and Start.nothing in starts:
+        raise InputError("The protocol 'oracle_trials' starts from the automatic result; use the start 'automatic'.")
+    names = {Start.automatic: CLICKS, Start.nothing: CLICKS_ZERO_SHOT if zero_shot else CLICKS_FROM_NOTHING}
+    return Settings(
+        protocols=tuple(dict.fromkeys(names[one] for one in starts)),
+        variants=tuple(dict.fromkeys(one.value for one in protocols)),
+        classes=classes,
         clicks=number,
-        zero_shot=zero_shot,
-        preset=preset.value,
-        restoration=restoration.value,
-        seed=seed,
+        tolerance_mm=None,
     )
 
 
-def _measure(
-    source: _Source, plan: Plan, model: str, device: str, claimed: bool, progress: Progress, quiet: bool
-) -> list[Curve]:
-    progress.update(0.0, "Loading the model")
-    from VISTA3DCore.evaluation.study import evaluate_case, evaluate_cases
-    from VISTA3DCore.inference.segmenter import Segmenter
+def _measured(segmenter: Segmenter, source: _Source, settings: Settings, progress: Progress) -> Evaluation:
+    from VISTA3DCore.evaluation.evaluator import evaluate
 
-    part = progress.part(0.0, 0.03)
-    segmenter = Segmenter.from_pretrained(model, device=device, progress=part, claimed_only=claimed)
-    cases = source.cases(segmenter)
-    if not quiet:
-        engine.say_where(segmenter)
-    work = progress.part(0.03, 0.98)
-    if source.data is None:
-        return evaluate_case(segmenter, cases[0], plan, work)
-    return evaluate_cases(segmenter, cases, plan, work)
+    return evaluate(segmenter, source.tasks(segmenter), settings, None, progress, strict=source.data is None)
 
 
-def _write(output: Path, plot: Path | None, curves: list[Curve], title: str, progress: Progress) -> list[Path]:
-    from VISTA3DCore.evaluation.report import curve_png_encoder, curves_csv_encoder
-    from VISTA3DCore.imaging.output import write_files
+def _in_order(rows: Sequence[Row], settings: Settings) -> list[Row]:
+    """Return the rows case by case and structure by structure, simulations and starts in the order of the options."""
+    members = list(dict.fromkeys((row.case, row.structure) for row in rows))
+
+    def place(row: Row) -> tuple[int, int, int]:
+        starts, simulations = settings.protocols, settings.variants
+        member = members.index((row.case, row.structure))
+        return member, simulations.index(row.variant), starts.index(row.protocol)
+
+    return sorted(rows, key=place)
+
+
+def _write(output: Path, plot: Path | None, rows: list[Row], title: str, progress: Progress) -> list[Path]:
+    from VISTA3DCore.evaluation.report import write_click_report
 
     progress.update(0.98, "Writing the results")
-    pictures = {} if plot is None else {plot: curve_png_encoder(curves, f"Dice against clicks: {title}")}
-    return write_files({output: curves_csv_encoder(curves), **pictures}, progress.part(0.98, 1.0), optional=pictures)
+    return write_click_report(rows, title, output, plot, progress.part(0.98, 1.0))
 
 
-def _as_json(curves: list[Curve], model: str, files: list[Path], notes: list[str]) -> dict[str, Any]:
-    from VISTA3DCore.evaluation.report import summarise
+def _as_json(rows: list[Row], model: str, files: list[Path], notes: list[str]) -> dict[str, Any]:
+    from VISTA3DCore.evaluation.summary import summarize_clicks
 
     return {
         "model": model,
         "files": [str(file) for file in files],
         "notes": notes,
-        "summaries": [asdict(summary) for summary in summarise(curves)],
-        "curves": [asdict(curve) for curve in curves],
+        "summaries": [asdict(summary) for summary in summarize_clicks(rows)],
+        "curves": [_curve(row) for row in rows],
     }
 
 
-def _show(curves: list[Curve], files: list[Path]) -> None:
-    from VISTA3DCore.evaluation.report import summarise
+def _curve(row: Row) -> dict[str, Any]:
+    return {
+        "structure": row.structure,
+        "protocol": row.simulation,
+        "start": row.start,
+        "dice": row.curve,
+        "clicks": [asdict(click) for click in row.placed],
+        "seconds": row.click_seconds,
+        "case": row.case,
+        "zero_shot": row.is_zero_shot,
+    }
 
-    for summary in summarise(curves):
+
+def _show(rows: list[Row], files: list[Path]) -> None:
+    from VISTA3DCore.evaluation.summary import summarize_clicks
+
+    for summary in summarize_clicks(rows):
         time = "" if summary.seconds is None else f"; {summary.seconds:.2f} s per click (median)"
         show(f"Dice after 0, 1, 2 ... clicks: {summary.title}{time}", soft_wrap=True)
-        show(_table([curve for curve in curves if summary.holds(curve)], summary))
+        show(_table([row for row in rows if summary.holds(row)], summary))
         show(_harm(summary), soft_wrap=True)
     for file in files:
         say(f"Wrote {file}")
 
 
-def _harm(summary: Summary) -> str:
+def _harm(summary: ClickSummary) -> str:
     """Return the means at a few numbers of clicks and the largest loss, in words."""
     counts = [count for count in _COUNTS if count < len(summary.mean)]
     means = ", ".join(f"{summary.mean[count]:.3f}" for count in counts)
@@ -262,17 +282,17 @@ def _harm(summary: Summary) -> str:
     return f"Mean Dice after {', '.join(map(str, counts))} clicks: {means}. Largest loss of one structure: {worst}."
 
 
-def _table(curves: list[Curve], summary: Summary) -> Table:
+def _table(rows: list[Row], summary: ClickSummary) -> Table:
     """Return Dice after each click: a row per structure, the mean at the end."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    several = len({curve.case for curve in curves}) > 1
+    several = len({row.case for row in rows}) > 1
     if several:
         table.add_column("case", no_wrap=True)
     table.add_column("structure", style="bold", no_wrap=True)
     for clicks in range(len(summary.mean)):
         table.add_column(f"{clicks}", justify="right")
-    for curve in curves:
-        table.add_row(*([curve.case] if several else []), curve.structure, *map("{:.2f}".format, curve.dice))
+    for row in rows:
+        table.add_row(*([row.case] if several else []), row.structure, *map("{:.2f}".format, row.curve))
     table.add_section()
     table.add_row(*([""] if several else []), f"mean of {summary.count}", *map("{:.2f}".format, summary.mean))
     return table

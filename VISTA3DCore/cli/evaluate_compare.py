@@ -10,7 +10,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from VISTA3DCore.cli import evaluate_options as options
+from VISTA3DCore.cli import evaluation
 from VISTA3DCore.cli.console import print_json, say, show
 from VISTA3DCore.cli.outputs import check_extra
 
@@ -26,7 +26,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Of the intervals.")]
 
 
 def compare(
-    first: First, second: Second, output: Output = None, seed: Seed = 0, as_json: options.AsJson = False
+    first: First, second: Second, output: Output = None, seed: Seed = 0, as_json: evaluation.AsJson = False
 ) -> None:
     """Compare two evaluations: paired differences with bootstrap intervals (95 %, whole cases are drawn).
 

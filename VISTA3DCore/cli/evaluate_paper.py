@@ -8,40 +8,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from VISTA3DCore.cli import evaluate_options as options
 from VISTA3DCore.cli import evaluation
 from VISTA3DCore.cli.console import say
 from VISTA3DCore.cli.outputs import check_extra
 from VISTA3DCore.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from VISTA3DCore.evaluation.campaign import Evaluation
+    from VISTA3DCore.evaluation.evaluator import Evaluation
 
 TABLE_MD = "table1.md"
 
 File = Annotated[Path, typer.Argument(metavar="FILE.json", help="Where the datasets are; see --template.")]
 Template = Annotated[bool, typer.Option("--template", help="Write FILE.json to be filled in, and stop.")]
 Variants = Annotated[
-    list[options.Variant],
+    list[evaluation.Variant],
     typer.Option("--variant", help="paper: as the published numbers; honest: as a user; may be repeated."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="The report; the same command again goes on where it was."),
+    typer.Option("--output", "-o", metavar="FOLDER", help="The report; the same command again resumes it."),
 ]
 
 
 def paper(  # noqa: PLR0913, PLR0917 - each parameter is an option
     file: File,
     template: Template = False,
-    variant: Variants = [options.Variant.paper],  # noqa: B006 - typer copies it
-    tolerance: options.Tolerance = 3.0,
-    model: options.Model = "",
-    device: options.Device = "auto",
-    seed: options.Seed = 0,
+    variant: Variants = [evaluation.Variant.paper],  # noqa: B006 - typer copies it
+    tolerance: evaluation.Tolerance = 3.0,
+    model: evaluation.Model = "",
+    device: evaluation.Device = "auto",
+    seed: evaluation.Seed = 0,
     output: Output = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    as_json: evaluation.AsJson = False,
+    quiet: evaluation.Quiet = False,
 ) -> None:
     """Repeat table 1 of the VISTA3D paper on your copies of its datasets; published numbers stand beside yours.
 
@@ -58,7 +57,7 @@ def paper(  # noqa: PLR0913, PLR0917 - each parameter is an option
     if output is None:
         raise InputError("Give a folder for the report with --output.")
     from VISTA3DCore.evaluation.paper_table import OURS, paper_tasks
-    from VISTA3DCore.evaluation.protocols import Settings
+    from VISTA3DCore.evaluation.settings import Settings
 
     variants = tuple(dict.fromkeys(one.value for one in variant))
     jobs = []

@@ -1,26 +1,72 @@
-"""What the commands of ``vista3d evaluate`` that measure whole lists share: load the model, measure, write, show."""
+"""Share what the commands of ``vista3d evaluate`` have in common: options, and measuring whole data lists."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich import box
 from rich.table import Table
 
 from VISTA3DCore.cli import engine
+from VISTA3DCore.cli.command import structure_names
 from VISTA3DCore.cli.console import print_json, say, show, spoken_warnings
 from VISTA3DCore.cli.reporting import Reporter
+from VISTA3DCore.cli.segment import Preset, Restoration
 from VISTA3DCore.errors import InputError, OutputError
 from VISTA3DCore.packages import require
 from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
-    from VISTA3DCore.evaluation.campaign import Evaluation, Task
-    from VISTA3DCore.evaluation.protocols import Settings
+    from VISTA3DCore.evaluation.evaluator import Evaluation, Task
+    from VISTA3DCore.evaluation.results import Failure
+    from VISTA3DCore.evaluation.settings import Settings
     from VISTA3DCore.inference.segmenter import Segmenter
+
+
+class Variant(str, Enum):
+    """Who decides which results count."""
+
+    honest = "honest"
+    paper = "paper"
+
+
+Classes = Annotated[
+    list[str],
+    typer.Option("--classes", "-c", metavar="NAMES", help="As for 'segment'; default: all of the reference."),
+]
+Clicks = Annotated[
+    int,
+    typer.Option("--clicks", "-n", min=1, help="How many clicks the honest 'auto+point' and 'zero-shot' set at most."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of the protocols that click at random.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME|FILE", help="Default: vista3d-ct if it was downloaded, else the small 'mini'."
+    ),
+]
+Device = Annotated[str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:1 ... or mps.")]
+AutomaticPreset = Annotated[Preset, typer.Option("--preset", help="Of the automatic result, as for 'segment'.")]
+AutomaticRestoration = Annotated[
+    Restoration, typer.Option("--restoration", help="Of the automatic result, as for 'segment'.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON for programs.")]
+Folder = Annotated[
+    Path,
+    typer.Option("--output", "-o", metavar="FOLDER", help="The report; the same command again resumes it."),
+]
+Tolerance = Annotated[float, typer.Option("--tolerance", min=0.0, metavar="MM", help="Of the surface Dice.")]
+
+
+def names_in(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in several texts, split at commas."""
+    return structure_names(texts) if texts else ()
 
 
 @dataclass(frozen=True)
@@ -44,8 +90,8 @@ def lists(data: Sequence[Path], section: str, fold: int | None, settings: Settin
 
     :raises InputError: if a list cannot be read or used, or two have the same name.
     """
-    from VISTA3DCore.evaluation.campaign import tasks_of
     from VISTA3DCore.evaluation.data_list import read_data_list
+    from VISTA3DCore.evaluation.evaluator import tasks_of
 
     found = [read_data_list(path) for path in data]
     names = [one.name for one in found]
@@ -74,7 +120,7 @@ def run(
     with spoken_warnings(), Reporter(quiet) as reporter:
         model = model or engine.default_model()
         progress = reporter.progress
-        segmenter = _loaded(model, device, progress.part(0.0, 0.02), quiet)
+        segmenter = load_model(model, device, progress.part(0.0, 0.02), quiet)
         evaluation = _measured(segmenter, jobs, folder, progress.part(0.02, 0.99))
         files = _written(folder, segmenter, jobs, evaluation, extra)
     if as_json:
@@ -83,18 +129,19 @@ def run(
         _show(evaluation, files)
 
 
-def _loaded(model: str, device: str, progress: Progress, quiet: bool) -> Segmenter:
+def load_model(model: str, device: str, progress: Progress, quiet: bool, claimed_only: bool = False) -> Segmenter:
+    """Load the model to be measured, and report where it runs."""
     from VISTA3DCore.inference.segmenter import Segmenter
 
     progress.update(0.0, "Loading the model")
-    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress, claimed_only=False)
+    segmenter = Segmenter.from_pretrained(model, device=device, progress=progress, claimed_only=claimed_only)
     if not quiet:
         engine.say_where(segmenter)
     return segmenter
 
 
 def _measured(segmenter: Segmenter, jobs: Sequence[Job], folder: Path, progress: Progress) -> Evaluation:
-    from VISTA3DCore.evaluation.campaign import checked, joined, measured
+    from VISTA3DCore.evaluation.evaluator import checked, joined, measured
 
     total, done, found = sum(len(job.tasks) for job in jobs), 0, []
     for job in jobs:
@@ -107,7 +154,7 @@ def _measured(segmenter: Segmenter, jobs: Sequence[Job], folder: Path, progress:
 def _written(
     folder: Path, segmenter: Segmenter, jobs: Sequence[Job], evaluation: Evaluation, extra: Extra | None
 ) -> list[Path]:
-    from VISTA3DCore.evaluation.reporting import write_report
+    from VISTA3DCore.evaluation.report import write_report
 
     facts = _facts(segmenter, jobs, evaluation)
     title = f"{facts['Model'].split(' ')[0]} on {', '.join(dict.fromkeys(job.tasks[0].dataset for job in jobs))}"
@@ -147,14 +194,20 @@ def _show(evaluation: Evaluation, files: Sequence[Path]) -> None:
     show(_table(evaluation))
     if evaluation.resumed:
         say(f"{evaluation.resumed} of {evaluation.cases} cases were measured before.")
-    for failure in dict.fromkeys(replace(one, protocol="", variant="") for one in evaluation.failures):
-        say(f"Not measured: {failure.case} of {failure.dataset}: {failure.reason}", "yellow")
+    show_failures(evaluation.failures)
     for file in files:
         say(f"Wrote {file}")
 
 
+def show_failures(failures: Sequence[Failure]) -> None:
+    """Report the cases that could not be measured, each once."""
+    for failure in dict.fromkeys(replace(one, protocol="", variant="") for one in failures):
+        say(f"Not measured: {failure.case} of {failure.dataset}: {failure.reason}", "yellow")
+
+
 def _table(evaluation: Evaluation) -> Table:
-    from VISTA3DCore.evaluation.summary import groups_of, number, overall, protocol_title
+    from VISTA3DCore.evaluation.markdown import number
+    from VISTA3DCore.evaluation.summary import groups_of, overall, protocol_title
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("dataset", style="bold")

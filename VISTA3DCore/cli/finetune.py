@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from VISTA3DCore.cli import training_run
-from VISTA3DCore.cli.evaluate_options import Device, Quiet
+from VISTA3DCore.cli.evaluation import Device, Quiet
 
 
 class Branch(str, Enum):

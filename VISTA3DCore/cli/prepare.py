@@ -11,7 +11,7 @@ import typer
 
 from VISTA3DCore.cli import training_run
 from VISTA3DCore.cli.console import print_json, say, spoken_warnings
-from VISTA3DCore.cli.evaluate_options import AsJson, Device, Quiet
+from VISTA3DCore.cli.evaluation import AsJson, Device, Quiet
 from VISTA3DCore.cli.reporting import Reporter
 from VISTA3DCore.errors import InputError
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from VISTA3DCore.cli import training_run
-from VISTA3DCore.cli.evaluate_options import Device, Quiet
+from VISTA3DCore.cli.evaluation import Device, Quiet
 
 
 def train(  # noqa: PLR0913, PLR0917 - each parameter is an option

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.simulation import centre_click, largest_errors, next_click, random_click
+from VISTA3DCore.evaluation.simulation import center_click, largest_errors, next_click, random_click
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import ras_orientation
@@ -24,9 +24,8 @@ from VISTA3DCore.progress import Progress
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.catalogue import Structure
 
-AUTOMATIC, NOTHING = "automatic", "nothing"
 #: Trials of the paper's auto+point evaluation (``build_vista3d_eval_only.py``, ``n_trials``).
-TRIALS = 3
+TRIAL_COUNT = 3
 
 
 class Clickable(Protocol):
@@ -38,34 +37,21 @@ class Clickable(Protocol):
         """Return an object whose ``mask`` is the result, bool [i, j, k] on the input grid."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Dice against the number of clicks, for one structure of one case.
 
-    :param structure: its name; ``new object`` where the model was told no class.
-    :param protocol: key of :data:`PROTOCOLS`.
-    :param start: ``automatic`` or ``nothing``: what the first click met.
     :param dice: ``dice[n]`` after n clicks (after n trials in ``oracle_trials``); ``dice[0]`` is the start's. Where
         nothing was left to click, the last value is repeated.
-    :param clicks: the clicks that were set, in order.
+    :param clicks: the clicks that were set, in order; fewer than asked for where nothing was left to click.
     :param seconds: time of each call of ``session.click``; the first ones may encode windows.
-    :param case: name of the image.
-    :param zero_shot: True if the model was told no class.
+    :param mask: bool [i, j, k], the result whose Dice is the last one.
     """
 
-    structure: str
-    protocol: str
-    start: str
     dice: tuple[float, ...]
-    clicks: tuple[Click, ...] = ()
-    seconds: tuple[float, ...] = ()
-    case: str = ""
-    zero_shot: bool = False
-
-    @property
-    def clicks_used(self) -> int:
-        """Number of clicks that were set; fewer than asked for where nothing was left to click."""
-        return len(self.clicks)
+    clicks: tuple[Click, ...]
+    seconds: tuple[float, ...]
+    mask: np.ndarray
 
 
 def honest(
@@ -91,7 +77,7 @@ def honest(
     :raises InputError: if the target is empty.
     """
     run = _Run(session, structure, target, base, clicks, progress)
-    return run.curve("honest", _one_after_another(run, target, affine))
+    return run.curve(_one_after_another(run, target, affine))
 
 
 def oracle_best_so_far(
@@ -112,10 +98,9 @@ def oracle_best_so_far(
 
     Parameters and errors as of :func:`honest`; ``seed`` fixes the random voxels.
     """
-    run = _Run(session, structure, target, base, clicks, progress, annotated_slices(target, affine))
+    run = _Run(session, structure, target, base, clicks, progress, annotated_slices(target, affine), best_from=1)
     placed = _one_after_another(run, target, affine, np.random.default_rng(seed))
-    run.scores[1:] = itertools.accumulate(run.scores[1:], max)
-    return run.curve("oracle_best_so_far", placed)
+    return run.curve(placed)
 
 
 def oracle_trials(
@@ -124,7 +109,7 @@ def oracle_trials(
     target: np.ndarray,
     affine: np.ndarray,
     base: np.ndarray | None = None,
-    clicks: int = TRIALS,
+    clicks: int = TRIAL_COUNT,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Curve:
@@ -144,27 +129,20 @@ def oracle_trials(
     """
     if base is None:
         raise InputError("The protocol 'oracle_trials' starts from the automatic result; choose another protocol.")
-    run = _Run(session, structure, target, base, clicks, progress)
+    run = _Run(session, structure, target, base, clicks, progress, best_from=0)
     rng, placed = np.random.default_rng(seed), []
     for trial in range(clicks):
         own = trial_clicks(target, run.shown, affine, rng, first=trial == 0)
         run.score(own)
         placed += own
-    run.scores = list(itertools.accumulate(run.scores, max))
-    return run.curve("oracle_trials", placed)
-
-
-PROTOCOLS: dict[str, Callable[..., Curve]] = {
-    "honest": honest,
-    "oracle_best_so_far": oracle_best_so_far,
-    "oracle_trials": oracle_trials,
-}
+    return run.curve(placed)
 
 
 class _Run:
-    """The course of one protocol: calls the session, measures time and Dice.
+    """Call the session and measure time and Dice for one protocol.
 
     :param calls: how often the session will be called at most.
+    :param best_from: number of the first Dice from which on the best result so far counts; None: each counts itself.
     :param scored: bool, broadcasts to [i, j, k]: where results count; elsewhere they are blanked. None: everywhere.
     """
 
@@ -177,6 +155,7 @@ class _Run:
         calls: int,
         progress: Progress | None,
         scored: np.ndarray | None = None,
+        best_from: int | None = None,
     ) -> None:
         if base is not None and base.shape != target.shape:
             raise InputError(f"The grids differ: {base.shape} and {target.shape} voxels.")
@@ -184,10 +163,11 @@ class _Run:
             raise InputError("The reference mask is empty; there is nothing to click.")
         self.calls = calls
         self._session, self._structure, self._target, self._base = session, structure, target, base
-        self._progress, self._scored = Progress.of(progress), scored
+        self._progress, self._scored, self._best_from = Progress.of(progress), scored, best_from
         self._seconds: list[float] = []
         self.shown = self._blanked(np.zeros(target.shape, dtype=bool) if base is None else base.astype(bool))
-        self.scores = [dice(self.shown, target) or 0.0]
+        self._scores = [dice(self.shown, target) or 0.0]
+        self._last = self._best = self.shown
         # An automatic result without a voxel is nothing to correct, and no base for a session.
         self._met = base if base is not None and base.any() else None
 
@@ -199,20 +179,20 @@ class _Run:
         result = self._session.click(self._structure, list(clicks), self._met)
         self._seconds.append(time.perf_counter() - started)
         mask = self._blanked(result.mask)
-        self.scores.append(dice(mask, self._target) or 0.0)
+        self._scores.append(dice(mask, self._target) or 0.0)
+        self._last = mask
+        if self._best_from is not None and self._scores[-1] > max(self._scores[1:-1], default=-1.0):
+            self._best = mask
         return mask
 
-    def curve(self, protocol: str, clicks: Sequence[Click]) -> Curve:
+    def curve(self, clicks: Sequence[Click]) -> Curve:
         """Return what was measured; the last Dice stands for the calls that were not needed."""
-        return Curve(
-            structure=self._label,
-            protocol=protocol,
-            start=NOTHING if self._base is None else AUTOMATIC,
-            dice=tuple(self.scores + self.scores[-1:] * (self.calls + 1 - len(self.scores))),
-            clicks=tuple(clicks),
-            seconds=tuple(self._seconds),
-            zero_shot=self._structure is None,
-        )
+        scores, mask = self._scores, self._last
+        if self._best_from is not None:
+            scores[self._best_from :] = itertools.accumulate(scores[self._best_from :], max)
+            mask = self.shown if scores[-1] == scores[0] else self._best
+        dices = scores + scores[-1:] * (self.calls + 1 - len(scores))
+        return Curve(tuple(dices), tuple(clicks), tuple(self._seconds), mask)
 
     @property
     def _label(self) -> str:
@@ -229,7 +209,7 @@ def _one_after_another(
     shown, placed = run.shown, []
     for _ in range(run.calls):
         first = not placed and not shown.any()
-        click = centre_click(target, affine) if first else next_click(target, shown, affine, earlier=placed, rng=rng)
+        click = center_click(target, affine) if first else next_click(target, shown, affine, earlier=placed, rng=rng)
         if click is None:
             break
         placed.append(click)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.markdown import number, table
 from VISTA3DCore.evaluation.results import Row
-from VISTA3DCore.evaluation.summary import number, protocol_title, table
+from VISTA3DCore.evaluation.summary import protocol_title
 
 RESAMPLES = 10_000
 #: Fewer cases than these give intervals that are too narrow to be believed.

@@ -45,7 +45,7 @@ class DataItem:
     :param classes: label value -> indices of the structures that it stands for; several where the value is a union,
         none where the catalogue does not know the object. Values that are not here stand for nothing known.
     :param names: label value -> name, for reports.
-    :param complete: True if every structure was labelled, so that the rest is background; False if only those in
+    :param complete: True if every structure was labeled, so that the rest is background; False if only those in
         ``classes`` were.
     :param weight: how often it is drawn in training, relative to others.
     :param fold: of cross-validation.
@@ -300,6 +300,6 @@ def _stem(image: str) -> str:
     return next((path[: -len(end)] for end in _IMAGE_TYPES if path.lower().endswith(end)), path)
 
 
-def labelled(items: Iterable[DataItem]) -> list[DataItem]:
+def labeled(items: Iterable[DataItem]) -> list[DataItem]:
     """Return the items that have an image and a label map."""
     return [item for item in items if item.image is not None and item.label is not None]

@@ -18,10 +18,9 @@ import torch
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.settings import TOLERANCE_MM
 from VISTA3DCore.imaging.components import bounding_box
 
-#: Deviation in mm that counts as none; TotalSegmentator's evaluation (https://doi.org/10.1148/ryai.230024) uses 3 mm.
-TOLERANCE_MM = 3.0
 _PERCENTILE = 95
 # Voxels around both masks, so that their surfaces at the box's sides are closed as inside a volume.
 _MARGIN = 2
@@ -36,7 +35,7 @@ class Agreement:
     :param outcome: ``both`` have voxels; ``missed``: only the reference has; ``invented``: only the prediction has;
         ``absent``: neither has.
     :param dice: 0 where missed; None where there is no reference, because then it says nothing about the prediction.
-    :param surface_dice: as ``dice``.
+    :param surface_dice: as ``dice``; None where surfaces were not measured, like ``hd95_mm``.
     :param hd95_mm: None unless both have voxels: there is no distance to nothing.
     :param volume_error: share of the reference's volume, -1 where missed; None where there is no reference.
     :param reference_ml: volume of the reference.
@@ -53,19 +52,19 @@ class Agreement:
 
 
 def agreement(
-    predicted: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float = TOLERANCE_MM
+    predicted: np.ndarray, reference: np.ndarray, spacing: np.ndarray, tolerance_mm: float | None = TOLERANCE_MM
 ) -> Agreement:
     """Compare two masks.
 
     :param predicted: bool [i, j, k].
     :param reference: bool [i, j, k] on the same grid.
     :param spacing: mm along i, j, k.
-    :param tolerance_mm: of the surface Dice.
+    :param tolerance_mm: of the surface Dice; None to measure no surfaces.
     :raises InputError: if the grids differ, or the tolerance is no length.
     """
     if predicted.shape != reference.shape:
         raise InputError(f"The grids differ: {predicted.shape} and {reference.shape} voxels.")
-    if not tolerance_mm >= 0:
+    if tolerance_mm is not None and not tolerance_mm >= 0:
         raise InputError(f"The tolerance is a length in mm, 0 or more, not {tolerance_mm}.")
     boxes = [bounding_box(mask) for mask in (predicted, reference)]
     if None in boxes:
@@ -73,17 +72,26 @@ def agreement(
     masks = [_cropped(mask, boxes) for mask in (predicted, reference)]
     volumes = [np.count_nonzero(mask) * _voxel_ml(spacing) for mask in masks]
     tensors = [torch.from_numpy(mask)[None, None] for mask in masks]
-    steps = [float(step) for step in spacing]
-    surface = compute_surface_dice(*tensors, [tolerance_mm], include_background=True, spacing=steps, use_subvoxels=True)
-    distance = compute_hausdorff_distance(*tensors, include_background=True, percentile=_PERCENTILE, spacing=steps)
-    overlap = compute_dice(*tensors, include_background=True)
+    surface_dice, hd95 = (None, None) if tolerance_mm is None else _surfaces(*tensors, spacing, tolerance_mm)
     return Agreement(
         BOTH,
-        *(float(value) for value in (overlap, surface, distance)),
+        float(compute_dice(*tensors, include_background=True)),
+        surface_dice,
+        hd95,
         volume_error=float(volumes[0] / volumes[1] - 1.0),
         reference_ml=float(volumes[1]),
         predicted_ml=float(volumes[0]),
     )
+
+
+def _surfaces(
+    predicted: torch.Tensor, reference: torch.Tensor, spacing: np.ndarray, tolerance_mm: float
+) -> tuple[float, float]:
+    """Return surface Dice and HD95 of masks [1, 1, i, j, k] that both have voxels."""
+    options = {"include_background": True, "spacing": [float(step) for step in spacing]}
+    surface = compute_surface_dice(predicted, reference, [tolerance_mm], use_subvoxels=True, **options)
+    distance = compute_hausdorff_distance(predicted, reference, percentile=_PERCENTILE, **options)
+    return float(surface), float(distance)
 
 
 def _one_sided(predicted: np.ndarray, reference: np.ndarray, spacing: np.ndarray) -> Agreement:

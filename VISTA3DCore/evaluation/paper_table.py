@@ -16,11 +16,12 @@ from typing import Any
 
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.evaluation.campaign import Task, tasks_of
 from VISTA3DCore.evaluation.data_list import TESTING, read_data_list, read_json
-from VISTA3DCore.evaluation.protocols import VARIANTS
+from VISTA3DCore.evaluation.evaluator import Task, tasks_of
+from VISTA3DCore.evaluation.markdown import number, table
 from VISTA3DCore.evaluation.results import Row
-from VISTA3DCore.evaluation.summary import groups_of, number, overall, table
+from VISTA3DCore.evaluation.settings import HONEST, PAPER
+from VISTA3DCore.evaluation.summary import groups_of, overall
 
 #: The columns of the paper's table that our protocols repeat, and their titles there.
 OURS = {"auto": "automatic", "point": "click", "auto+point": "auto+point"}
@@ -108,7 +109,7 @@ def paper_table(rows: Sequence[Row]) -> str:
         (dataset, protocol, variant): overall(dataset, members).dice
         for (dataset, protocol, variant), members in groups_of(rows).items()
     }
-    variants = [one for one in VARIANTS[::-1] if any(variant == one for _, _, variant in means)]
+    variants = [one for one in (PAPER, HONEST) if any(variant == one for _, _, variant in means)]
     ours = [(protocol, variant) for variant in variants for protocol in OURS]
     shown = [row for row in paper_rows() if any(dataset == row.name for dataset, _, _ in means)]
     cases = {row.name: len({one.case for one in rows if one.dataset == row.name}) for row in shown}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from VISTA3DCore.anatomy.catalogue import Catalogue, Structure
 from VISTA3DCore.errors import InputError, UnknownStructureError
-from VISTA3DCore.evaluation.data_list import DataItem, labelled, read_data_list, read_json
+from VISTA3DCore.evaluation.data_list import DataItem, read_json
 from VISTA3DCore.imaging.formats.seg_reading import StoredSegment, StoredSegmentation
 from VISTA3DCore.imaging.geometry import apply_affine, spacing_of
 from VISTA3DCore.imaging.placing import place
@@ -30,22 +30,6 @@ class Meaning:
 
     name: str
     indices: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class ReferenceCase:
-    """An image with reference labels.
-
-    :param name: for reports.
-    :param image: the CT.
-    :param labels: label map on the same grid.
-    :param meanings: what its values stand for; None: they are catalogue indices.
-    """
-
-    name: str
-    image: Path
-    labels: Path
-    meanings: Mapping[int, Meaning] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True)
@@ -146,21 +130,25 @@ class Reference:
         return tuple(value for value, meaning in self._meanings.items() if meaning.indices in own)
 
 
-def read_reference(case: ReferenceCase, volume: Volume, catalogue: Catalogue) -> Reference:
+def read_reference(item: DataItem, volume: Volume, catalogue: Catalogue) -> Reference:
     """Read the reference of a case on the grid of its image.
 
-    A segmentation of Slicer (``.seg.nrrd``) says itself what its segments are; ``case.meanings`` is not used then.
+    Without meanings in the data list, label values are catalogue indices. A segmentation of Slicer (``.seg.nrrd``)
+    names its own segments; what the data list says of values is not used then.
 
+    :param item: with a label map.
     :raises InputError: if it cannot be read, holds no whole numbers, or has another geometry.
     """
-    if not case.labels.name.lower().endswith(".seg.nrrd"):
-        return Reference([read_labels(case.labels, volume)], case.meanings, catalogue)
-    stored = StoredSegmentation.read(case.labels)
+    assert item.label is not None
+    if not item.label.name.lower().endswith(".seg.nrrd"):
+        meanings = {value: Meaning(item.names.get(value, str(value)), ids) for value, ids in item.classes.items()}
+        return Reference([read_labels(item.label, volume)], meanings or None, catalogue)
+    stored = StoredSegmentation.read(item.label)
     numbers = {segment: number for number, segment in enumerate(stored.segments, 1)}
     try:
         layers = list(stored.label_maps(numbers, volume))
     except InputError as error:
-        raise _other_geometry(case.labels, volume) from error
+        raise _other_geometry(item.label, volume) from error
     return Reference(layers, {number: _segment(one, catalogue) for one, number in numbers.items()}, catalogue)
 
 
@@ -213,24 +201,14 @@ def read_meanings(path: Path, catalogue: Catalogue) -> dict[int, Meaning]:
         raise InputError(f"'{path.name}' must map whole numbers to names, indices or lists of indices.") from error
 
 
-def read_cases(data: Path, split: str) -> list[ReferenceCase]:
-    """Return the cases with labels of one section of a data list; ``train`` and ``test`` may be said for short.
+def labeled_image(image: Path, labels: Path, meanings: Mapping[int, Meaning] | None = None) -> DataItem:
+    """Return one image with its label map as a case.
 
-    :param data: a list, or a folder with one; see :func:`VISTA3DCore.evaluation.data_list.read_data_list`.
-    :raises InputError: if there is no list, or no labelled case in this section.
+    :param meanings: what the values stand for; None: they are catalogue indices.
     """
-    data_list = read_data_list(data)
-    cases = [reference_case(item) for item in labelled(data_list.section(split))]
-    if not cases:
-        held = ", ".join(name for name, items in data_list.sections.items() if labelled(items)) or "none anywhere"
-        raise InputError(f"The data list '{data_list.path}' has no labelled case in '{split}'; it has some in: {held}.")
-    return cases
-
-
-def reference_case(item: DataItem) -> ReferenceCase:
-    """Return a labelled item of a data list as a case; without meanings its values are catalogue indices."""
-    meanings = {value: Meaning(item.names.get(value, str(value)), ids) for value, ids in item.classes.items()}
-    return ReferenceCase(item.name, item.image, item.label, meanings or None)
+    classes = {value: meaning.indices for value, meaning in (meanings or {}).items()}
+    names = {value: meaning.name for value, meaning in (meanings or {}).items()}
+    return DataItem(image.name, image, labels, classes, names)
 
 
 def unique(items: Iterable) -> list:

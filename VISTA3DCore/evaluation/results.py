@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.settings import AUTO_POINT, BEST_SO_FAR, CLICKS, PAPER, ZERO_SHOT_PROTOCOLS
+from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.output import Encoder, write_files
 
-RESULTS_CSV, CURVES_CSV, REPORT_MD, REPORT_PNG, CURVES_PNG = (
-    "results.csv", "curves.csv", "report.md", "report.png", "curves.png",
-)  # fmt: skip
+RESULTS_CSV, CURVES_CSV = "results.csv", "curves.csv"
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,13 @@ class Row:
     :param case: name in the list.
     :param structure: official name, or the reference's name of an object without class.
     :param index: of the structure; None for an object without class.
-    :param protocol: ``auto``, ``point``, ``auto+point`` or ``zero-shot``.
-    :param variant: ``honest`` or ``paper``.
+    :param protocol: as of :mod:`VISTA3DCore.evaluation.settings`, like the variant.
     :param outcome: as of :class:`VISTA3DCore.evaluation.metrics.Agreement`, like the next six.
     :param clicks: how many were set.
     :param seconds: of computing; for ``auto`` an equal share of the case's time.
     :param curve: Dice after 0, 1, 2 ... clicks, where they were set one after another.
+    :param placed: the clicks, in order, where there is a curve.
+    :param click_seconds: of computing, for each of them.
     """
 
     dataset: str
@@ -51,14 +52,33 @@ class Row:
     clicks: int = 0
     seconds: float = 0.0
     curve: tuple[float, ...] = ()
+    placed: tuple[Click, ...] = ()
+    click_seconds: tuple[float, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
         """What makes rows of two evaluations comparable."""
         return self.dataset, self.case, self.structure, self.protocol, self.variant
 
+    @property
+    def start(self) -> str:
+        """What the first click meets: ``automatic`` or ``nothing``."""
+        return "automatic" if self.protocol in (AUTO_POINT, CLICKS) else "nothing"
 
-_COLUMNS = tuple(field.name for field in fields(Row) if field.name != "curve")
+    @property
+    def is_zero_shot(self) -> bool:
+        """Whether the model was told no class."""
+        return self.protocol in ZERO_SHOT_PROTOCOLS
+
+    @property
+    def simulation(self) -> str:
+        """How clicks were set one after another and counted; the paper's zero-shot is an oracle."""
+        return BEST_SO_FAR if self.variant == PAPER else self.variant
+
+
+_CURVE_FIELDS = ("curve", "placed", "click_seconds")
+_COLUMNS = tuple(field.name for field in fields(Row) if field.name not in _CURVE_FIELDS)
+CLICK_COLUMNS = ("case", "structure", "protocol", "start", "zero_shot", "clicks", "dice", "clicks_used", "seconds")
 CURVE_COLUMNS = ("dataset", "case", "structure", "protocol", "variant", "clicks", "dice")
 
 
@@ -86,6 +106,22 @@ def curves_csv(rows: Iterable[Row]) -> bytes:
         for clicks, dice in enumerate(row.curve)
     )
     return _csv(CURVE_COLUMNS, lines)
+
+
+def clicks_csv(rows: Iterable[Row]) -> bytes:
+    """Return, as CSV, one line per case, structure, simulation, start and number of clicks.
+
+    ``seconds`` is the time of the call that set this click, empty at 0 clicks and where no further click was set;
+    ``clicks_used`` is the number of clicks that the whole curve has set.
+    """
+    lines = []
+    for row in rows:
+        times = ["", *(f"{seconds:.4f}" for seconds in row.click_seconds)]
+        head = row.case, row.structure, row.simulation, row.start, int(row.is_zero_shot)
+        for clicks, dice in enumerate(row.curve):
+            seconds = times[clicks] if clicks < len(times) else ""
+            lines.append((*head, clicks, f"{dice:.4f}", row.clicks, seconds))
+    return _csv(CLICK_COLUMNS, lines, "\r\n")
 
 
 def read_results(report: str | os.PathLike[str]) -> list[Row]:
@@ -123,9 +159,15 @@ def load_rows(path: Path, key: str) -> list[Row] | None:
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["key"] != key:
             return None
-        return [Row(**{**row, "curve": tuple(row["curve"])}) for row in kept["rows"]]
+        return [_stored_row(row) for row in kept["rows"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _stored_row(row: dict[str, Any]) -> Row:
+    placed = tuple(Click(tuple(one["position"]), one["positive"]) for one in row.get("placed", ()))
+    seconds = tuple(row.get("click_seconds", ()))
+    return Row(**{**row, "curve": tuple(row["curve"]), "placed": placed, "click_seconds": seconds})
 
 
 def bytes_encoder(content: bytes) -> Encoder:
@@ -145,9 +187,9 @@ def write_bytes(files: dict[Path, bytes]) -> None:
     write_files({path: bytes_encoder(content) for path, content in files.items()})
 
 
-def _csv(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> bytes:
+def _csv(columns: Sequence[str], lines: Iterable[Sequence[Any]], line_end: str = "\n") -> bytes:
     text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+    table = csv.writer(text, lineterminator=line_end)
     table.writerow(columns)
     table.writerows(lines)
     return text.getvalue().encode()
@@ -162,7 +204,7 @@ def _text(value: object) -> str:
 def _row(line: dict[str, str]) -> Row:
     values: dict[str, Any] = {}
     for field in fields(Row):
-        if field.name == "curve":
+        if field.name in _CURVE_FIELDS:
             continue
         text, kind = line[field.name], str(field.type)
         number = None if not text and "None" in kind else kind

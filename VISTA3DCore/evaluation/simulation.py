@@ -19,7 +19,7 @@ _CONNECTIVITY = 26
 _PLATEAU_MM = 1e-3
 
 
-def centre_click(target: np.ndarray, affine: np.ndarray) -> Click:
+def center_click(target: np.ndarray, affine: np.ndarray) -> Click:
     """Return the first click that the paper's protocols set: the middle of the target.
 
     The target is eroded by 3 x 3 x 3 voxels, its largest component (26-connected) taken, and the voxel nearest to the
@@ -28,7 +28,7 @@ def centre_click(target: np.ndarray, affine: np.ndarray) -> Click:
 
     :param target: bool [i, j, k].
     :param affine: 4x4, voxel index -> RAS mm.
-    :return: a positive click at a voxel's centre.
+    :return: a positive click at a voxel's center.
     :raises InputError: if the target is empty.
     """
     component = largest_component(eroded(target)) or largest_component(target)
@@ -135,9 +135,9 @@ def _deepest(component: Component, affine: np.ndarray) -> tuple[float, float, fl
     return _nearest(apply_affine(affine, deepest), centroid)
 
 
-def _nearest(positions: np.ndarray, centre: np.ndarray) -> tuple[float, float, float]:
-    """Return the position nearest to a centre; of equally near ones the lowest R, then A, then S, rounded to 1 um."""
-    distances = np.linalg.norm(positions - centre, axis=1)
+def _nearest(positions: np.ndarray, center: np.ndarray) -> tuple[float, float, float]:
+    """Return the position nearest to a center; of equally near ones the lowest R, then A, then S, rounded to 1 um."""
+    distances = np.linalg.norm(positions - center, axis=1)
     tied = positions[distances <= distances.min() + _PLATEAU_MM]
     order = np.lexsort(np.round(tied, 3).T[::-1])
     return tuple(tied[order[0]])

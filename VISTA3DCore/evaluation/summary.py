@@ -1,14 +1,16 @@
-"""What many rows say together: means per structure, and per dataset the mean of these, as the paper averages."""
+"""Summarize rows: means per structure, per dataset the mean of these, as the paper averages, and curves of clicks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+import numpy as np
+
 from VISTA3DCore.evaluation.metrics import BOTH, INVENTED, MISSED
-from VISTA3DCore.evaluation.protocols import HONEST
-from VISTA3DCore.evaluation.results import Failure, Row
+from VISTA3DCore.evaluation.results import Row
+from VISTA3DCore.evaluation.settings import BEST_SO_FAR, HONEST, TRIALS
 
 Group = tuple[str, str, str]
 """Dataset, protocol, variant."""
@@ -46,8 +48,13 @@ def groups_of(rows: Iterable[Row]) -> dict[Group, list[Row]]:
     return groups
 
 
+def protocol_title(protocol: str, variant: str) -> str:
+    """Return how a protocol is named in reports."""
+    return protocol if variant == HONEST else f"{protocol} ({variant})"
+
+
 def per_structure(rows: Sequence[Row]) -> list[Summary]:
-    """Summarise each structure of one group, by index and then by name."""
+    """Summarize each structure of one group, by index and then by name."""
     structures: dict[tuple[int, str], list[Row]] = {}
     for row in rows:
         key = (1 << 30 if row.index is None else row.index, row.structure)
@@ -56,7 +63,7 @@ def per_structure(rows: Sequence[Row]) -> list[Summary]:
 
 
 def overall(name: str, rows: Sequence[Row]) -> Summary:
-    """Summarise one group: the mean over structures of their means over cases."""
+    """Summarize one group: the mean over structures of their means over cases."""
     structures = [one for one in per_structure(rows) if one.cases]
     return Summary(
         name,
@@ -87,117 +94,94 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return fmean(found) if found else None
 
 
-_HEADS = ("Cases", "Dice", "Surface Dice", "HD95 (mm)", "Volume error", "Missed", "Invented")
-_ORACLE = {"point", "auto+point", "zero-shot"}
-_NOTES = """\
-Dice and surface Dice: 1 is perfect; a structure that was missed counts as 0. HD95: median over the cases in which both
-the reference and the model have voxels. Volume error: mean of |predicted - reference| / reference. Missed: the model
-found nothing of what is there; invented: it found what the reference does not hold. A dataset's figures are means over
-its structures of their means over cases.
-"""
-_ORACLE_NOTE = """\
-The variant *paper* of protocols with clicks looks at the reference to place clicks in every window or to keep the best
-result. It is how the published numbers were measured, and an upper bound that no user reaches.
-"""
-
-
-def markdown(title: str, facts: dict[str, str], rows: Sequence[Row], failures: Sequence[Failure]) -> str:
-    """Return the report as Markdown.
-
-    :param facts: what was measured, name -> value, for the head.
-    """
-    groups = groups_of(rows)
-    blocks = [f"# {title}", _facts(facts), "## Summary", _overview(groups), _NOTES.strip()]
-    if any(protocol in _ORACLE and variant != HONEST for _, protocol, variant in groups):
-        blocks.append(_ORACLE_NOTE.strip())
-    for dataset in dict.fromkeys(name for name, _, _ in groups):
-        own = {key: members for key, members in groups.items() if key[0] == dataset}
-        blocks += [f"## {dataset}", *_comparison(own), *_details(own), *_curves(own)]
-    if failures:
-        blocks += ["## Not measured", _failures(failures)]
-    return "\n\n".join(blocks) + "\n"
-
-
-def protocol_title(protocol: str, variant: str) -> str:
-    """Return how a protocol is named in reports."""
-    return protocol if variant == HONEST else f"{protocol} ({variant})"
-
-
-def table(heads: Sequence[str], lines: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """Return a Markdown table; the first columns, ``texts`` of them, are text, the others numbers."""
-    marks = [*["---"] * texts, *["---:"] * (len(heads) - texts)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, marks, *lines))
-
-
-def number(value: float | None, form: str = ".3f") -> str:
-    """Return a number for a table; a dash stands for none."""
-    return "–" if value is None else format(value, form)
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return "\n".join(f"- **{name}**: {value}" for name, value in facts.items())
-
-
-def _cells(one: Summary) -> list[str]:
-    percent = "–" if one.volume_error is None else f"{100 * one.volume_error:.0f} %"
-    scores = [number(one.dice), number(one.surface_dice), number(one.hd95_mm, ".1f"), percent]
-    return [str(one.cases), *scores, str(one.missed), str(one.invented)]
-
-
-def _overview(groups: dict[Group, list[Row]]) -> str:
-    lines = []
-    for (dataset, protocol, variant), rows in groups.items():
-        structures = sum(one.cases > 0 for one in per_structure(rows))
-        cells = _cells(overall(dataset, rows))
-        lines.append([dataset, protocol_title(protocol, variant), str(structures), *cells])
-    return table(("Dataset", "Protocol", "Structures", *_HEADS), lines, texts=2)
-
-
-def _comparison(groups: dict[Group, list[Row]]) -> list[str]:
-    """Return a table of Dice with a column per protocol, where there are several."""
-    if len(groups) < 2:
-        return []
-    columns = [{one.name: one for one in per_structure(rows)} for rows in groups.values()]
-    names = dict.fromkeys(name for column in columns for name in column)
-    pick: Callable[[dict, str], str] = lambda column, name: number(column[name].dice) if name in column else "–"  # noqa: E731
-    lines = [[name, *(pick(column, name) for column in columns)] for name in names]
-    heads = ["Dice", *(protocol_title(protocol, variant) for _, protocol, variant in groups)]
-    return [table(heads, lines)]
-
-
-def _details(groups: dict[Group, list[Row]]) -> list[str]:
-    blocks = []
-    for (_, protocol, variant), rows in groups.items():
-        lines = [[one.name, *_cells(one)] for one in per_structure(rows)]
-        blocks += [f"### {protocol_title(protocol, variant)}", table(("Structure", *_HEADS), lines)]
-    return blocks
-
-
-def _curves(groups: dict[Group, list[Row]]) -> list[str]:
-    """Return mean Dice after each click, a line per protocol that sets them one after another."""
-    means = {key: mean_curve(rows) for key, rows in groups.items()}
-    means = {key: mean for key, mean in means.items() if mean}
-    if not means:
-        return []
-    longest = max(len(mean) for mean in means.values())
-    lines = [
-        [protocol_title(protocol, variant), *map(number, mean), *["–"] * (longest - len(mean))]
-        for (_, protocol, variant), mean in means.items()
-    ]
-    return ["### Mean Dice after 0, 1, 2 ... clicks", table(("Protocol", *map(str, range(longest))), lines)]
-
-
 def mean_curve(rows: Sequence[Row]) -> list[float]:
     """Return the mean of Dice after 0, 1, 2 ... clicks over the rows that have such a curve."""
     curves = [row.curve for row in rows if row.curve]
     return [fmean(values) for values in zip(*curves, strict=False)]
 
 
-def _failures(failures: Sequence[Failure]) -> str:
-    cases: dict[tuple[str, str, str], list[str]] = {}
-    for one in failures:
-        cases.setdefault((one.dataset, one.case, one.reason), []).append(protocol_title(one.protocol, one.variant))
-    lines = [
-        f"- **{case}** of {dataset} ({', '.join(names)}): {reason}" for (dataset, case, reason), names in cases.items()
-    ]
-    return "\n".join(lines)
+_SIMULATION_TITLES = {
+    HONEST: "honest clicks",
+    BEST_SO_FAR: "oracle: best so far",
+    TRIALS: "oracle: best trial",
+}
+
+
+@dataclass(frozen=True)
+class ClickSummary:
+    """The curves of one simulation and start together.
+
+    :param protocol: the simulation, as of the rows.
+    :param start: as of the rows.
+    :param zero_shot: as of the rows.
+    :param count: number of curves.
+    :param mean: mean Dice after 0, 1, 2 ... clicks.
+    :param lower: first quartile of Dice.
+    :param upper: third quartile of Dice.
+    :param seconds: median time of a click, None if none was set.
+    :param losses: after 0, 1, 2 ... clicks, how much Dice the curve that lost most has lost since the start; 0: none.
+    :param losers: the structures of these curves, "" where none has lost; with several cases, the case comes first.
+    """
+
+    protocol: str
+    start: str
+    zero_shot: bool
+    count: int
+    mean: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    seconds: float | None
+    losses: tuple[float, ...]
+    losers: tuple[str, ...]
+
+    @property
+    def largest_loss(self) -> tuple[float, str, int]:
+        """The largest loss of all, its structure, and after how many clicks; (0.0, "", 0) if none has lost."""
+        worst = max(range(len(self.losses)), key=self.losses.__getitem__)
+        return self.losses[worst], self.losers[worst], worst
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        start = "from the automatic result" if self.start == "automatic" else "from nothing"
+        return f"{_SIMULATION_TITLES[self.protocol]} {start}{', class unknown' if self.zero_shot else ''}"
+
+    def holds(self, row: Row) -> bool:
+        """Return whether a row is of this group."""
+        return _click_group(row) == (self.protocol, self.start, self.zero_shot)
+
+
+def summarize_clicks(rows: Sequence[Row]) -> list[ClickSummary]:
+    """Return the mean and the quartiles of Dice for each simulation and start, each curve counted once.
+
+    :param rows: with curves; those of one group have equally many clicks, as one evaluation gives them.
+    """
+    groups: dict[tuple[str, str, bool], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(_click_group(row), []).append(row)
+    return [_click_summary(key, members) for key, members in groups.items()]
+
+
+def _click_group(row: Row) -> tuple[str, str, bool]:
+    return row.simulation, row.start, row.is_zero_shot
+
+
+def _click_summary(key: tuple[str, str, bool], rows: Sequence[Row]) -> ClickSummary:
+    scores = np.array([row.curve for row in rows])
+    lower, upper = np.percentile(scores, (25, 75), axis=0)
+    seconds = [value for row in rows for value in row.click_seconds]
+    lost = np.maximum(scores[:, :1] - scores, 0.0)
+    worst = lost.argmax(axis=0)
+    several = len({row.case for row in rows}) > 1
+    names = [f"{row.case}: {row.structure}" if several else row.structure for row in rows]
+    losses = lost.max(axis=0).tolist()
+    return ClickSummary(
+        *key,
+        count=len(rows),
+        mean=tuple(scores.mean(axis=0).tolist()),
+        lower=tuple(lower.tolist()),
+        upper=tuple(upper.tolist()),
+        seconds=float(np.median(seconds)) if seconds else None,
+        losses=tuple(losses),
+        losers=tuple(names[number] if loss else "" for number, loss in zip(worst.tolist(), losses, strict=True)),
+    )

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from VISTA3DCore.evaluation.clicking import TRIALS, trial_clicks
-from VISTA3DCore.evaluation.protocols import OpenCase, Result
+from VISTA3DCore.evaluation.cases import OpenCase, Result
+from VISTA3DCore.evaluation.clicking import TRIAL_COUNT, trial_clicks
 from VISTA3DCore.evaluation.references import Target
-from VISTA3DCore.evaluation.simulation import centre_click, random_click
+from VISTA3DCore.evaluation.simulation import center_click, random_click
 from VISTA3DCore.evaluation.statistics import dice
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.components import Component, bounding_box
@@ -109,7 +109,7 @@ class _Windows:
             progress.update(done / len(self.layout.windows), "Clicking in every window", target.name)
             box = self._box(start)
             if reference[box].any():
-                sums[box] += self._weights * self._answer(target, start, [centre_click(reference[box], _VOXELS)])
+                sums[box] += self._weights * self._answer(target, start, [center_click(reference[box], _VOXELS)])
                 clicks += 1
             else:
                 sums[box] += self._weights * np.float32(_NOTHING)
@@ -150,7 +150,7 @@ class _Windows:
         """Return what the best of three trials changes, None where none is better than the automatic result."""
         shown, kept, clicks = scores > 0, None, 0
         best = _window_score(shown, window)
-        for trial in range(TRIALS):
+        for trial in range(TRIAL_COUNT):
             own = _clicks_of_trial(window, shown, rng, first=trial == 0)
             if not own:
                 return None
@@ -175,7 +175,7 @@ class _Windows:
         return self._encoder.answer(inside, tokens, Progress())
 
     def _padded_reference(self, target: Target) -> np.ndarray:
-        """Return the reference at the centres of the padded volume's voxels."""
+        """Return the reference at the centers of the padded volume's voxels."""
         layout = self.layout
         box = tuple(
             slice(-before, size - before) for before, size in zip(layout.pad_before, layout.padded_shape, strict=True)

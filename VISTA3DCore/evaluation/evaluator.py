@@ -1,7 +1,7 @@
-"""An evaluation of many cases that goes on where it was: each case and protocol is kept as soon as it is measured.
+"""Measure many cases, and resume an interrupted evaluation: each case and protocol is stored as soon as it is measured.
 
-A case that cannot be read or measured is reported at the end and stops nothing else. What is kept is used again only if
-the weights, the files of the case and the settings are the same.
+A case that cannot be read or measured is reported at the end and stops nothing else. Stored rows are used
+again only if the weights, the files of the case and the settings are the same.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from VISTA3DCore.errors import Cancelled, DeviceError, InputError, OutputError, UnknownStructureError, VistaError
-from VISTA3DCore.evaluation.data_list import DataItem, DataList, labelled
+from VISTA3DCore.evaluation.cases import OpenCase, Result
+from VISTA3DCore.evaluation.data_list import DataItem, DataList, labeled
 from VISTA3DCore.evaluation.metrics import agreement
-from VISTA3DCore.evaluation.protocols import HONEST, PAPER, PROTOCOLS, ZERO_SHOT, OpenCase, Result, Settings
-from VISTA3DCore.evaluation.references import Reference, Target, read_reference, reference_case
+from VISTA3DCore.evaluation.protocols import PROTOCOLS
+from VISTA3DCore.evaluation.references import Reference, Target, read_reference, unique
 from VISTA3DCore.evaluation.results import Failure, Row, load_rows, save_rows
+from VISTA3DCore.evaluation.settings import CLICK_PROTOCOLS, ZERO_SHOT_PROTOCOLS, Settings
 from VISTA3DCore.imaging.geometry import spacing_of
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
@@ -71,14 +73,15 @@ def joined(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def tasks_of(data: DataList, section: str, fold: int | None = None) -> list[Task]:
-    """Return the labelled cases of a section, or of one fold of it.
+    """Return the labeled cases of a section, or of one fold of it.
 
     :raises InputError: if there is none.
     """
-    items = [item for item in labelled(data.section(section)) if fold is None or item.fold == fold]
+    items = [item for item in labeled(data.section(section)) if fold is None or item.fold == fold]
     if not items:
         which = f"'{section}'" if fold is None else f"fold {fold} of '{section}'"
-        raise InputError(f"The data list '{data.path}' has no labelled case in {which}; choose another section.")
+        held = ", ".join(name for name, some in data.sections.items() if labeled(some)) or "none anywhere"
+        raise InputError(f"The data list '{data.path}' has no labeled case in {which}; it has some in: {held}.")
     return [Task(data.name, item) for item in items]
 
 
@@ -86,32 +89,35 @@ def evaluate(
     segmenter: Segmenter,
     tasks: Sequence[Task],
     settings: Settings,
-    folder: Path,
+    folder: Path | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
 ) -> Evaluation:
     """Measure cases; some may fail, but not all.
 
-    :param folder: where each case's numbers are kept; those that are there already are not measured again.
+    :param folder: where the rows of each case are stored; what is there already is not measured again. None: nowhere.
+    :param strict: raise what is wrong with a case, and refuse a structure that a reference does not hold.
     :raises InputError: if there is nothing to measure in any case.
     :raises OutputError: if the folder cannot be written. :raises DeviceError: if the device is too small.
-    :raises Cancelled: if ``progress`` was cancelled; what was measured until then is kept.
+    :raises Cancelled: if ``progress`` was cancelled; what was measured until then is stored.
     """
-    return checked(measured(segmenter, tasks, settings, folder, progress), settings)
+    return checked(measured(segmenter, tasks, settings, folder, progress, strict), settings)
 
 
 def measured(
     segmenter: Segmenter,
     tasks: Sequence[Task],
     settings: Settings,
-    folder: Path,
+    folder: Path | None = None,
     progress: Progress | None = None,
+    strict: bool = False,
 ) -> Evaluation:
     """As :func:`evaluate`, for one of several data lists: all of its cases may fail."""
-    kept = _prepared(folder)
-    progress, campaign = Progress.of(progress), _Campaign(segmenter, settings, kept)
+    store = None if folder is None else _created(folder)
+    progress, evaluator = Progress.of(progress), _Evaluator(segmenter, settings, store, strict)
     for done, task in enumerate(tasks):
-        campaign.measure(task, progress.part(done / len(tasks), (done + 1) / len(tasks)))
-    return Evaluation(tuple(campaign.rows), tuple(campaign.failures), len(tasks), campaign.resumed)
+        evaluator.measure(task, progress.part(done / len(tasks), (done + 1) / len(tasks)))
+    return Evaluation(tuple(evaluator.rows), tuple(evaluator.failures), len(tasks), evaluator.resumed)
 
 
 def checked(evaluation: Evaluation, settings: Settings) -> Evaluation:
@@ -124,21 +130,21 @@ def checked(evaluation: Evaluation, settings: Settings) -> Evaluation:
     return evaluation
 
 
-class _Campaign:
-    """Goes from case to case and collects rows and failures."""
+class _Evaluator:
+    """Measure case after case and collect rows and failures."""
 
-    def __init__(self, segmenter: Segmenter, settings: Settings, folder: Path) -> None:
-        self._segmenter, self._settings, self._folder = segmenter, settings, folder
+    def __init__(self, segmenter: Segmenter, settings: Settings, store: Path | None, strict: bool) -> None:
+        self._segmenter, self._settings, self._store, self._strict = segmenter, settings, store, strict
         self.rows: list[Row] = []
         self.failures: list[Failure] = []
         self.resumed = 0
 
     def measure(self, task: Task, progress: Progress) -> None:
-        """Measure one case under every protocol, but for what is kept."""
-        pairs = [(protocol, variant) for protocol in self._settings.protocols for variant in self._settings.variants]
-        kept = {pair: load_rows(self._file(task, *pair), self._key(task, *pair)) for pair in pairs}
-        self.rows += [row for rows in kept.values() for row in rows or ()]
-        wanted = [pair for pair, rows in kept.items() if rows is None]
+        """Measure one case under every protocol, except for what is stored."""
+        pairs = self._settings.pairs
+        stored = {pair: self._load(task, pair) for pair in pairs}
+        self.rows += [row for rows in stored.values() for row in rows or ()]
+        wanted = [pair for pair, rows in stored.items() if rows is None]
         self.resumed += len(wanted) < len(pairs)
         if wanted:
             self._measure(task, wanted, progress)
@@ -146,32 +152,41 @@ class _Campaign:
     def _measure(self, task: Task, pairs: Sequence[tuple[str, str]], progress: Progress) -> None:
         left = list(pairs)
         try:
-            with _opened(self._segmenter, task, self._settings, progress.part(0.0, _PREPARATION)) as case:
+            with self._opened(task, progress.part(0.0, _PREPARATION)) as case:
                 for number, pair in enumerate(pairs):
                     ends = (_PREPARATION + (1 - _PREPARATION) * n / len(pairs) for n in (number, number + 1))
-                    self._keep(task, pair, case, progress.part(*ends))
+                    self._run(task, pair, case, progress.part(*ends))
                     left.remove(pair)
         except (*_FATAL, UnknownStructureError):
             raise
         except Exception as error:  # whatever is wrong with one case, the others can still be measured
+            if self._strict:
+                raise
             _log.debug("%s failed", task.item.name, exc_info=True)
             self.failures += [Failure(task.dataset, task.item.name, *pair, _reason(error)) for pair in left]
 
-    def _keep(self, task: Task, pair: tuple[str, str], case: OpenCase, progress: Progress) -> None:
+    def _run(self, task: Task, pair: tuple[str, str], case: OpenCase, progress: Progress) -> None:
         rows = [_row(task, pair, case, result) for result in PROTOCOLS[pair[0]][pair[1]](case, progress)]
-        save_rows(self._file(task, *pair), self._key(task, *pair), rows)
+        if self._store is not None:
+            save_rows(self._file(self._store, task, pair), self._key(task, pair), rows)
         self.rows += rows
 
-    def _file(self, task: Task, protocol: str, variant: str) -> Path:
+    def _load(self, task: Task, pair: tuple[str, str]) -> list[Row] | None:
+        """Return stored rows; None if there are none that are still valid."""
+        return None if self._store is None else load_rows(self._file(self._store, task, pair), self._key(task, pair))
+
+    @staticmethod
+    def _file(store: Path, task: Task, pair: tuple[str, str]) -> Path:
         name = f"{task.dataset}/{task.item.name}"
         plain = "".join(character if character.isalnum() or character in "-_" else "_" for character in name)
         mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-        return self._folder / f"{plain[:80]}.{mark}.{protocol}.{variant}.json"
+        return store / f"{plain[:80]}.{mark}.{pair[0]}.{pair[1]}.json"
 
-    def _key(self, task: Task, protocol: str, variant: str) -> str:
+    def _key(self, task: Task, pair: tuple[str, str]) -> str:
         """Return what the numbers depend on, as a hash."""
+        protocol, variant = pair
         settings = {**asdict(self._settings), "protocols": [protocol], "variants": [variant]}
-        for name in _unused(protocol, variant):
+        for name in self._settings.unused_by(protocol, variant):
             del settings[name]
         item = task.item
         meanings = [sorted((value, *ids) for value, ids in item.classes.items()), sorted(item.names.items())]
@@ -179,21 +194,25 @@ class _Campaign:
         facts = [_VERSION, self._segmenter.provenance, settings, task.dataset, item.name, meanings, files]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-
-@contextmanager
-def _opened(segmenter: Segmenter, task: Task, settings: Settings, progress: Progress) -> Iterator[OpenCase]:
-    """Read a case; what was opened is closed at the end."""
-    progress.update(0.0, "Reading", task.item.name)
-    volume = Volume.read(task.item.image)
-    reference = read_reference(reference_case(task.item), volume, segmenter.catalogue)
-    targets = _targets(reference, segmenter, settings)
-    missing = _missing(task.item, targets, segmenter, settings)
-    objects = reference.objects(settings.classes) if ZERO_SHOT in settings.protocols else []
-    case = OpenCase(segmenter, volume, reference, targets, missing, objects, settings)
-    try:
-        yield case
-    finally:
-        case.close()
+    @contextmanager
+    def _opened(self, task: Task, progress: Progress) -> Iterator[OpenCase]:
+        """Read a case; what was opened is closed at the end."""
+        progress.update(0.0, "Reading", task.item.name)
+        assert task.item.image is not None
+        segmenter, settings = self._segmenter, self._settings
+        volume = Volume.read(task.item.image)
+        reference = read_reference(task.item, volume, segmenter.catalogue)
+        zero_shot = bool(ZERO_SHOT_PROTOCOLS & set(settings.protocols))
+        targets = _targets(reference, segmenter, settings)
+        objects = reference.objects(settings.classes) if zero_shot else []
+        if self._strict:
+            _refuse_absent(reference, segmenter, settings)
+        missing = _missing(task.item, targets, segmenter, settings)
+        case = OpenCase(segmenter, volume, reference, targets, missing, objects, settings)
+        try:
+            yield case
+        finally:
+            case.close()
 
 
 def _targets(reference: Reference, segmenter: Segmenter, settings: Settings) -> list[Target]:
@@ -203,18 +222,34 @@ def _targets(reference: Reference, segmenter: Segmenter, settings: Settings) -> 
         try:
             some = reference.targets([request], segmenter.available)
         except UnknownStructureError:
-            if settings.protocols != (ZERO_SHOT,):
+            if not ZERO_SHOT_PROTOCOLS.issuperset(settings.protocols):
                 raise
             some = []
         found.update((target.name, target) for target in some)
     return list(found.values())
 
 
+def _refuse_absent(reference: Reference, segmenter: Segmenter, settings: Settings) -> None:
+    """:raises InputError: if a reference does not hold one of the structures that are asked for."""
+    for request in settings.classes:
+        some = reference.objects([request])
+        if not ZERO_SHOT_PROTOCOLS.issuperset(settings.protocols):
+            some = reference.targets([request], segmenter.available)
+        if not some:
+            held = ", ".join(unique(reference.names)[:12]) or "nothing known"
+            raise InputError(f"The reference does not hold '{request}' for this model; it holds: {held}.")
+
+
 def _missing(item: DataItem, targets: Sequence[Target], segmenter: Segmenter, settings: Settings) -> list[Target]:
-    """Return the structures asked for that the dataset labels and the model knows, but this case does not show."""
-    shown = {target.structure.index for target in targets}
-    labelled_alone = {ids[0] for ids in item.classes.values() if len(ids) == 1}
-    wanted = (labelled_alone & set(segmenter.available) & _asked(settings, segmenter.catalogue)) - shown
+    """Return the structures asked for that the dataset labels and the model knows, but this case does not show.
+
+    There is nothing in them to click on.
+    """
+    if CLICK_PROTOCOLS.issuperset(settings.protocols):
+        return []
+    shown = {target.structure.index for target in targets if target.structure is not None}
+    labeled_alone = {ids[0] for ids in item.classes.values() if len(ids) == 1}
+    wanted = (labeled_alone & set(segmenter.available) & _asked(settings, segmenter.catalogue)) - shown
     return [Target(segmenter.catalogue[index].name, (), segmenter.catalogue[index]) for index in sorted(wanted)]
 
 
@@ -249,32 +284,25 @@ def _row(task: Task, pair: tuple[str, str], case: OpenCase, result: Result) -> R
         clicks=result.clicks,
         seconds=result.seconds,
         curve=result.curve,
+        placed=result.placed,
+        click_seconds=result.click_seconds,
     )
 
 
-def _prepared(folder: Path) -> Path:
-    """Return the folder in which the cases are kept."""
-    kept = folder / CASES_FOLDER
+def _created(folder: Path) -> Path:
+    """Return the folder in which the rows of cases are stored."""
+    store = folder / CASES_FOLDER
     try:
-        kept.mkdir(parents=True, exist_ok=True)
+        store.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"The folder '{folder}' cannot be created ({error.strerror}); choose another one.") from error
-    return kept
+    return store
 
 
 def _stamp(path: Path | None) -> list[Any]:
     """Return what tells one state of a file from another, cheaply; a folder's files count."""
     files: Iterator[Path] = iter(()) if path is None else iter(sorted(path.iterdir()) if path.is_dir() else [path])
     return [[file.name, *((facts := file.stat()).st_size, facts.st_mtime_ns)] for file in files if file.exists()]
-
-
-def _unused(protocol: str, variant: str) -> list[str]:
-    """Return the settings that a protocol does not look at."""
-    counted = protocol == ZERO_SHOT or (protocol == "auto+point" and variant == HONEST)
-    random = variant == PAPER and protocol in (ZERO_SHOT, "auto+point")
-    automatic = variant == HONEST and protocol.startswith("auto")
-    unused = {"clicks": not counted, "seed": not random, "preset": not automatic, "restoration": not automatic}
-    return [name for name, is_unused in unused.items() if is_unused]
 
 
 def _reason(error: Exception) -> str:

@@ -14,11 +14,11 @@ from evaluation_cases import AFFINE
 from matplotlib.image import imread
 
 from VISTA3DCore.errors import Cancelled, InputError, OutputError, UnknownStructureError
-from VISTA3DCore.evaluation.campaign import Evaluation, evaluate, joined, tasks_of
 from VISTA3DCore.evaluation.data_list import read_data_list
-from VISTA3DCore.evaluation.protocols import Settings
-from VISTA3DCore.evaluation.reporting import write_report
+from VISTA3DCore.evaluation.evaluator import Evaluation, evaluate, joined, tasks_of
+from VISTA3DCore.evaluation.report import write_report
 from VISTA3DCore.evaluation.results import read_results
+from VISTA3DCore.evaluation.settings import Settings
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.progress import Progress, ProgressUpdate
 
@@ -68,6 +68,19 @@ def test_what_was_measured_is_not_measured_again(run: Callable, write_list: Call
     assert changed.rows[0] != first.rows[0]
 
 
+def test_curves_of_clicks_are_stored_with_their_clicks(run: Callable, write_list: Callable) -> None:
+    settings = Settings(("clicks", "clicks-from-nothing"), ("honest", "oracle_best_so_far"), ("liver",), clicks=2)
+    path = write_list(count=1)
+    first, again = run(path, settings), run(path, settings)
+    assert (again.rows, again.resumed) == (first.rows, 1)
+    assert [(row.start, row.simulation) for row in first.rows] == [
+        (start, variant) for start in ("automatic", "nothing") for variant in ("honest", "oracle_best_so_far")
+    ]
+    for row in first.rows:
+        assert len(row.curve) == 3
+        assert len(row.placed) == len(row.click_seconds) == row.clicks > 0
+
+
 def test_an_interrupted_evaluation_goes_on(run: Callable, write_list: Callable) -> None:
     path, progress = write_list(count=3), Progress()
 
@@ -113,7 +126,7 @@ def test_nothing_to_measure_is_one_sentence(run: Callable, write_list: Callable,
         file.unlink()
     with pytest.raises(InputError, match="None of the 2 cases could be measured; the first one, 'case 0'"):
         run(path)
-    with pytest.raises(InputError, match="no labelled case in fold 3"):
+    with pytest.raises(InputError, match="no labeled case in fold 3"):
         tasks_of(read_data_list(path), "testing", 3)
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be created"):
