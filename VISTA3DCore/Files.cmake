@@ -7,6 +7,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/anatomy/loading.py
   VISTA3DCore/anatomy/naming.py
   VISTA3DCore/anatomy/structure.py
+  VISTA3DCore/atomic_files.py
   VISTA3DCore/backends/__init__.py
   VISTA3DCore/backends/cuda/__init__.py
   VISTA3DCore/backends/cuda/backend.py
@@ -82,7 +83,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/imaging/resampling.py
   VISTA3DCore/imaging/result_files.py
   VISTA3DCore/imaging/segmentation.py
-  VISTA3DCore/imaging/staging.py
   VISTA3DCore/imaging/torch_sampler.py
   VISTA3DCore/imaging/volume.py
   VISTA3DCore/imaging/writers.py

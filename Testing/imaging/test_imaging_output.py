@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import pytest
 
+from VISTA3DCore import atomic_files
 from VISTA3DCore.errors import OutputError
-from VISTA3DCore.imaging import staging
 from VISTA3DCore.imaging.output import check_targets, try_targets, write_files
 
 
@@ -93,7 +93,7 @@ def test_a_result_that_was_kept_is_never_replaced_by_the_next_one(tmp_path: Path
     (tmp_path / "a_new.nii.gz").write_text("earlier")
     (tmp_path / "a.nii.gz").mkdir()
     (tmp_path / "part").write_text("later")
-    assert staging.keep_beside(tmp_path / "part", tmp_path / "a.nii.gz") == tmp_path / "a_new1.nii.gz"
+    assert atomic_files.keep_beside(tmp_path / "part", tmp_path / "a.nii.gz") == tmp_path / "a_new1.nii.gz"
     assert (tmp_path / "a_new.nii.gz").read_text() == "earlier"
 
 
@@ -176,12 +176,12 @@ def _child(folder: Path, what: str) -> subprocess.Popen:
 
 
 def test_the_next_run_removes_what_a_killed_one_left_and_not_what_a_running_one_needs(tmp_path: Path) -> None:
-    foreign = tmp_path / f"{staging.PREFIX}link"
+    foreign = tmp_path / f"{atomic_files.PREFIX}link"
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.txt").write_text("keep")
     foreign.symlink_to("precious")
     assert _child(tmp_path, "die").wait(60) == -signal.SIGKILL
-    left = set(tmp_path.glob(f"{staging.PREFIX}*")) - {foreign}
+    left = set(tmp_path.glob(f"{atomic_files.PREFIX}*")) - {foreign}
     assert len(left) == 1
     with _child(tmp_path, "wait") as running:
         write_files({tmp_path / "other.txt": _text("other")})

@@ -12,9 +12,9 @@ import pytest
 import torch
 from training_phantoms import phantom, recipe, task
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import Cancelled, InputError, OutputError, TrainingError
 from VISTA3DCore.models.checkpoints import load_checkpoint
-from VISTA3DCore.models.sidecar import replacing
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training import checkpointing
 from VISTA3DCore.training.checkpointing import RunFolder

@@ -37,14 +37,16 @@ def compare(
     """
     from VISTA3DCore.evaluation.comparison import FEW_CASES, comparison_markdown
     from VISTA3DCore.evaluation.comparison import compare as compare_rows
-    from VISTA3DCore.evaluation.results import read_results, write_bytes
+    from VISTA3DCore.evaluation.results import read_results
+    from VISTA3DCore.imaging.output import bytes_encoder, write_files
 
     if output is not None:
         check_extra(output, "the comparison", ".md")
     rows = read_results(first), read_results(second)
     differences = compare_rows(*rows, seed)
     if output is not None:
-        write_bytes({output: comparison_markdown((str(first), str(second)), *rows, seed).encode()})
+        text = comparison_markdown((str(first), str(second)), *rows, seed)
+        write_files({output: bytes_encoder(text.encode())})
     if as_json:
         print_json([{**asdict(one), "mean": one.mean, "verdict": one.verdict} for one in differences])
         return

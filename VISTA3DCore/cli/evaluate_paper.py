@@ -76,10 +76,10 @@ def _table(measured: Evaluation, facts: dict[str, str]) -> dict[str, bytes]:
 
 def _write_template(file: Path) -> None:
     from VISTA3DCore.evaluation.paper_table import template
-    from VISTA3DCore.evaluation.results import write_bytes
+    from VISTA3DCore.imaging.output import bytes_encoder, write_files
 
     check_extra(file, "the template", ".json")
     if file.exists():
         raise OutputError(f"'{file}' exists already; choose another name for the template.")
-    write_bytes({file: (json.dumps(template(), indent=2) + "\n").encode()})
+    write_files({file: bytes_encoder((json.dumps(template(), indent=2) + "\n").encode())})
     say(f"Wrote {file}: give 'list' (paths are relative to this file) and 'root' for each dataset that you have.")

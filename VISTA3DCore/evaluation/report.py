@@ -13,14 +13,13 @@ from VISTA3DCore.evaluation.results import (
     RESULTS_CSV,
     Failure,
     Row,
-    bytes_encoder,
     clicks_csv,
     curves_csv,
     results_csv,
 )
 from VISTA3DCore.evaluation.settings import HONEST
 from VISTA3DCore.evaluation.summary import Group, Summary, groups_of, mean_curve, overall, per_structure, protocol_title
-from VISTA3DCore.imaging.output import Encoder, write_files
+from VISTA3DCore.imaging.output import Encoder, bytes_encoder, write_files
 from VISTA3DCore.progress import Progress
 
 REPORT_MD, REPORT_PNG, CURVES_PNG = "report.md", "report.png", "curves.png"

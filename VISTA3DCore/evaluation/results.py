@@ -9,12 +9,12 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.settings import AUTO_POINT, BEST_SO_FAR, CLICKS, PAPER, ZERO_SHOT_PROTOCOLS
 from VISTA3DCore.imaging.clicks import Click
-from VISTA3DCore.imaging.output import Encoder, write_files
 
 RESULTS_CSV, CURVES_CSV = "results.csv", "curves.csv"
 
@@ -149,8 +149,9 @@ def save_rows(path: Path, key: str, rows: Sequence[Row]) -> None:
 
     :raises OutputError: if the file cannot be written.
     """
-    content = json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=1).encode()
-    write_bytes({path: content})
+    content = json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=1)
+    with replacing(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
 
 
 def load_rows(path: Path, key: str) -> list[Row] | None:
@@ -168,23 +169,6 @@ def _stored_row(row: dict[str, Any]) -> Row:
     placed = tuple(Click(tuple(one["position"]), one["positive"]) for one in row.get("placed", ()))
     seconds = tuple(row.get("click_seconds", ()))
     return Row(**{**row, "curve": tuple(row["curve"]), "placed": placed, "click_seconds": seconds})
-
-
-def bytes_encoder(content: bytes) -> Encoder:
-    """Return what writes a file that is in memory."""
-
-    def encode(file: BinaryIO) -> None:
-        file.write(content)
-
-    return encode
-
-
-def write_bytes(files: dict[Path, bytes]) -> None:
-    """Write files that are in memory; they appear together.
-
-    :raises OutputError: if one cannot be written.
-    """
-    write_files({path: bytes_encoder(content) for path, content in files.items()})
 
 
 def _csv(columns: Sequence[str], lines: Iterable[Sequence[Any]], line_end: str = "\n") -> bytes:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from VISTA3DCore.atomic_files import HiddenFolder, keep_beside, place
 from VISTA3DCore.errors import Cancelled, OutputError
-from VISTA3DCore.imaging.staging import HiddenFolder, keep_beside, place
 from VISTA3DCore.progress import Progress
 
 Encoder = Callable[[BinaryIO], None]
@@ -58,6 +58,15 @@ def write_files(
                 path.unlink()
     progress.update(1.0, "Writing")
     return written
+
+
+def bytes_encoder(content: bytes) -> Encoder:
+    """Return what writes a file whose content is in memory."""
+
+    def encode(file: BinaryIO) -> None:
+        file.write(content)
+
+    return encode
 
 
 def check_targets(paths: Iterable[Path]) -> None:

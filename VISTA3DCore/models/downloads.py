@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from VISTA3DCore import __version__
+from VISTA3DCore.atomic_files import publish
 from VISTA3DCore.errors import ModelError, OfflineError, OutputError
-from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.models.digests import CHUNK, Digest, Hasher, require_hash, require_space
-from VISTA3DCore.models.sidecar import flush_to_disk
 from VISTA3DCore.progress import Progress
 
 TIMEOUT_S = 20.0
@@ -97,8 +96,7 @@ def download(remote: RemoteFile, target: Path, progress: Progress | None = None)
         transfer.discard()
         raise
     with transfer.writing():
-        flush_to_disk(transfer.part)
-        place(transfer.part, target)
+        publish(transfer.part, target)
     transfer.discard()
     return digest
 

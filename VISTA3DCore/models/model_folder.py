@@ -7,10 +7,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from VISTA3DCore.atomic_files import place, replacing
 from VISTA3DCore.errors import ModelError, OutputError
-from VISTA3DCore.imaging.staging import place
 from VISTA3DCore.models.registry import RegistryEntry
-from VISTA3DCore.models.sidecar import read_sidecar, replacing, sidecar_path, write_sidecar
+from VISTA3DCore.models.sidecar import read_sidecar, sidecar_path, write_sidecar
 from VISTA3DCore.paths import resource
 from VISTA3DCore.progress import Progress
 

@@ -8,15 +8,11 @@ internet.
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from VISTA3DCore.errors import ModelError, OutputError
-from VISTA3DCore.imaging.staging import place
+from VISTA3DCore.atomic_files import replacing
+from VISTA3DCore.errors import ModelError
 
 
 def sidecar_path(weights: Path) -> Path:
@@ -48,27 +44,3 @@ def write_sidecar(weights: Path, facts: dict[str, Any]) -> None:
     """
     with replacing(sidecar_path(weights)) as temporary:
         temporary.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside ``path`` that takes its place when the block succeeds, and vanishes when it fails.
-
-    :raises OutputError: if the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        flush_to_disk(temporary)
-        place(temporary, path)
-    except OSError as error:
-        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Wait until a written file is on the disk, so that a rename never publishes a hole after a power cut."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

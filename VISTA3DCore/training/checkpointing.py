@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import InputError, OutputError
-from VISTA3DCore.models.sidecar import replacing
 from VISTA3DCore.training.file_marks import is_unchanged, mark
 
 State = dict[str, Any]

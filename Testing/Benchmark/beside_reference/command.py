@@ -147,8 +147,7 @@ def _measured(plan: Plan, folder: Path, quiet: bool) -> tuple[BenchmarkReport, l
     from beside_reference.figure import report_encoder
     from beside_reference.report import markdown
     from beside_reference.run import benchmark as measure
-    from VISTA3DCore.evaluation.results import bytes_encoder
-    from VISTA3DCore.imaging.output import write_files
+    from VISTA3DCore.imaging.output import bytes_encoder, write_files
 
     with spoken_warnings(), Reporter(quiet) as reporter:
         report = measure(plan, reporter.progress)

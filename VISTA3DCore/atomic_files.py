@@ -1,6 +1,7 @@
-"""Hidden folders in which files are completed beside their places, and how they get there.
+"""Complete files beside their places, and rename them into place: every file appears whole or not at all.
 
-A hidden folder is locked while its process lives. What a killed process left is unlocked, so the next one removes it.
+:func:`replacing` writes one file. :class:`HiddenFolder` holds several until all of them are complete; it is locked
+while its process lives, and the next process removes what a killed one left, because that is unlocked.
 """
 
 from __future__ import annotations
@@ -8,13 +9,17 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import secrets
 import shutil
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+
+from VISTA3DCore.errors import OutputError
 
 PREFIX = ".vista3d-"
 # Antivirus scanners and programs that synchronize folders open new files for moments: together about five seconds.
@@ -23,6 +28,33 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.ETXTBSY)
 _LOCK_FILE = ".lock"  # Windows alone, which locks no folders
 _OLD_S = 86400.0  # of a folder whose lock says nothing
 _DOUBLE_SUFFIXES = (".seg.nrrd", ".nii.gz", ".mrk.json")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``; it takes its place when the block succeeds, and vanishes when it fails.
+
+    :raises OutputError: if the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        publish(temporary, path)
+    except OSError as error:
+        raise OutputError(f"'{path}' cannot be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def publish(part: Path, target: Path) -> None:
+    """Rename a complete file once it is on the disk, so that a power cut never leaves a hole in its place.
+
+    :raises OSError: if it cannot be written or renamed.
+    """
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    place(part, target)
 
 
 class HiddenFolder:
