@@ -92,7 +92,7 @@ def test_models_import_verify_delete(vista3d: Callable, tiny_model: Path, monkey
     monkeypatch.setitem(REGISTRY, "tiny", entry)
     refused = vista3d("models", "import", tiny_model, "--name", "tiny")
     assert refused.exit_code == 4
-    assert "licence" in refused.stderr.lower()
+    assert "licence" in refused.stderr.lower()  # the sentence of the model store
     assert vista3d("models", "import", tiny_model, "--name", "tiny", "--accept-licence").exit_code == 0
     models = {entry["name"]: entry for entry in json.loads(vista3d("models", "list", "--json").stdout)}
     assert models["tiny"]["state"] in ("present", "verified")
@@ -104,7 +104,7 @@ def test_models_import_verify_delete(vista3d: Callable, tiny_model: Path, monkey
 
 def test_models_import_refuses_what_is_no_model(vista3d: Callable, home: Path, tmp_path: Path) -> None:
     (tmp_path / "page.pt").write_text("<!doctype html><html>Sign in</html>")
-    result = vista3d("models", "import", tmp_path / "page.pt", "--name", "vista3d-ct", "--accept-licence")
+    result = vista3d("models", "import", tmp_path / "page.pt", "--name", "vista3d-ct", "--accept-license")
     assert result.exit_code == 4
     assert "web page" in result.stderr
     assert not home.exists()
@@ -113,12 +113,12 @@ def test_models_import_refuses_what_is_no_model(vista3d: Callable, home: Path, t
 def test_models_download_needs_the_licence_to_be_accepted(vista3d: Callable, home: Path) -> None:
     result = vista3d("models", "download", "vista3d-ct")
     assert result.exit_code == 4
-    assert "--accept-licence" in result.stderr
+    assert "--accept-license" in result.stderr
     assert not list(home.rglob("*.safetensors"))
 
 
 def test_models_download_offline(vista3d: Callable) -> None:
-    result = vista3d("models", "download", "vista3d-ct", "--accept-licence")
+    result = vista3d("models", "download", "vista3d-ct", "--accept-license")
     assert result.exit_code == 4
     assert len(result.stderr.strip().splitlines()) == 1
 
@@ -167,3 +167,11 @@ def test_doctor_works_without_torch(tmp_path: Path) -> None:
     report = json.loads(result.stdout)
     assert report["torch"] is None
     assert "pip install torch monai" in report["advice"]
+
+
+def test_british_spellings_are_hidden_aliases(vista3d):
+    assert vista3d("models", "license", "mini").stdout == vista3d("models", "licence", "mini").stdout != ""
+    assert vista3d("models", "download", "mini", "--accept-licence").exit_code == 0
+    shown = vista3d("models", "--help").stdout + vista3d("models", "download", "--help").stdout
+    assert "license" in shown
+    assert "licence" not in shown

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name, see 'vista3d models list'.")]
-Accept = Annotated[bool, typer.Option("--accept-licence", help="You have read the model's licence and accept it.")]
+Accept = Annotated[bool, typer.Option("--accept-license", help="You have read the model's license and accept it.")]
+AcceptBritish = Annotated[bool, typer.Option("--accept-licence", hidden=True)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @app.callback()
 def models() -> None:
-    """Models on this computer: list, download, import from a file, verify, delete, read the licence.
+    """Models on this computer: list, download, import from a file, verify, delete, read the license.
 
     Weights are kept in your data folder, or where the environment variable VISTA3D_HOME points.
 
@@ -39,7 +40,7 @@ def models() -> None:
 
     - `vista3d models list`
     - `vista3d models download vista3d-ct`
-    - `vista3d models import /media/stick/model.safetensors --name vista3d-ct`
+    - `vista3d models import /media/usb/model.safetensors --name vista3d-ct`
     """
 
 
@@ -56,21 +57,21 @@ def list_models(as_json: Json = False) -> None:
 
 
 @app.command(cls=Command)
-def download(name: Name, accept_licence: Accept = False) -> None:
-    """Download a model; an interrupted download goes on where it stopped.
+def download(name: Name, accept: Accept = False, accept_british: AcceptBritish = False) -> None:
+    """Download a model; an interrupted download resumes where it stopped.
 
-    The licence is shown first and must be accepted: at the prompt, or with --accept-licence in scripts.
+    The license is shown first and must be accepted: at the prompt, or with --accept-license in scripts.
     """
     store = _store()
     entry = store.entry(name)
     if entry.bundled:
         say(f"The model '{name}' is part of VISTA3D; there is nothing to download.")
         return
-    if not accept_licence:
+    if not (accept or accept_british):
         if not _is_interactive():
             raise LicenseNotAcceptedError(
-                f"The model '{name}' comes under the {entry.licence}; read it with 'vista3d models licence {name}', "
-                "then repeat with --accept-licence."
+                f"The model '{name}' comes under the {entry.licence}; read it with 'vista3d models license {name}', "
+                "then repeat with --accept-license."
             )
         say(store.licence_text(name))
         _ask_acceptance(entry.licence)
@@ -84,7 +85,8 @@ def import_model(
     name: Annotated[
         str | None, typer.Option("--name", "-n", metavar="NAME", help="Which model it is, if the file does not say so.")
     ] = None,
-    accept_licence: Accept = False,
+    accept: Accept = False,
+    accept_british: AcceptBritish = False,
 ) -> None:
     """Take a model from a file, without internet: checked, copied into the data folder, found by name from then on."""
     store = _store()
@@ -93,12 +95,12 @@ def import_model(
         return _watched(lambda progress: store.import_file(file, name, accepted, progress))
 
     try:
-        status = work(accept_licence)
+        status = work(accept or accept_british)
     except LicenseNotAcceptedError as error:
         if not _is_interactive():
             raise
         say(str(error))
-        _ask_acceptance("the model's licence")
+        _ask_acceptance("the model's license")
         status = work(True)
     say(f"The model '{status.name}' is ready ({status.detail}): {status.path}")
 
@@ -121,9 +123,10 @@ def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
     say(f"The model '{name}' was deleted.")
 
 
-@app.command(cls=Command)
-def licence(name: Name) -> None:
-    """Print a model's licence."""
+@app.command("license", cls=Command)
+@app.command("licence", cls=Command, hidden=True)
+def print_license(name: Name) -> None:
+    """Print a model's license."""
     print_text(_store().licence_text(name).rstrip())
 
 
@@ -142,10 +145,10 @@ def _is_interactive() -> bool:
     return sys.stdin.isatty() and err.is_terminal
 
 
-def _ask_acceptance(licence_name: str) -> None:
+def _ask_acceptance(license_name: str) -> None:
     """:raises Cancelled: if the user does not accept."""
-    if not typer.confirm(f"Do you accept {licence_name}?", err=True):
-        raise Cancelled("The licence was not accepted; nothing was downloaded or changed.")
+    if not typer.confirm(f"Do you accept {license_name}?", err=True):
+        raise Cancelled("The license was not accepted; nothing was downloaded or changed.")
 
 
 def _as_dict(entry: RegistryEntry, status: ModelStatus) -> dict[str, Any]:
@@ -158,7 +161,7 @@ def _table(found: list[tuple[RegistryEntry, ModelStatus]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", style="bold", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for title in ("what it is", "licence", "remark"):
+    for title in ("what it is", "license", "remark"):
         table.add_column(title)
     for entry, status in found:
         color = "green" if status.path else "dim"
