@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import Case
+from VISTA3DCore.training.cases import Case
 
 SHAPE = (24, 26, 28)
 

@@ -12,7 +12,8 @@ import pytest
 from VISTA3DCore.errors import InputError
 from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import IGNORE, case_of, load_case, split_cases
+from VISTA3DCore.training.cases import case_of, split_cases
+from VISTA3DCore.training.datasets import IGNORE, load_case
 from VISTA3DCore.training.validation import ERROR, WARNING, has_errors, validate
 
 AFFINE = np.diag([-2.0, -2.0, 3.0, 1.0])

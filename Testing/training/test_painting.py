@@ -10,7 +10,8 @@ import pytest
 
 from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import IGNORE, case_of, load_case
+from VISTA3DCore.training.cases import case_of
+from VISTA3DCore.training.datasets import IGNORE, load_case
 from VISTA3DCore.training.painting import anatomy_of
 from VISTA3DCore.training.synthetic import SyntheticAnatomy, SyntheticConfig
 

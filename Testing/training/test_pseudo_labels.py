@@ -26,7 +26,8 @@ from VISTA3DCore.inference.session import Segmenter
 from VISTA3DCore.models.checkpoints import save_checkpoint
 from VISTA3DCore.network.architecture import build_network
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import IGNORE, PatchData, case_of, load_case
+from VISTA3DCore.training.cases import case_of
+from VISTA3DCore.training.datasets import IGNORE, PatchData, load_case
 from VISTA3DCore.training.preparation import prepare
 from VISTA3DCore.training.prompts import PromptConfig, sample_prompts
 from VISTA3DCore.training.pseudo_labels import (

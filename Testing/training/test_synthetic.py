@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from training_phantoms import phantom
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import IGNORE, load_case, read_index
+from VISTA3DCore.training.cases import case_of
+from VISTA3DCore.training.datasets import IGNORE, load_case
 from VISTA3DCore.training.deformation import DeformationConfig, sample_points
 from VISTA3DCore.training.hu_statistics import hu_statistics
 from VISTA3DCore.training.lesions import LESIONS, add_lesions
@@ -26,7 +28,7 @@ SMALL = ModelConfig(name="small", width=8, blocks_down=(1, 1, 1), window=(32, 32
 
 @pytest.fixture(scope="module")
 def anatomy(ct_data) -> SyntheticAnatomy:
-    cases = [case for case in read_index(ct_data) if case.name == "totalseg_s0009"]
+    cases = [case_of(item) for item in read_data_list(ct_data).training if item.name == "totalseg_s0009"]
     loaded = [load_case(case, SMALL, 32) for case in cases]
     return SyntheticAnatomy(loaded, SMALL, SyntheticConfig(lesions=4))
 

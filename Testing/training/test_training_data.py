@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from VISTA3DCore.errors import InputError
+from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.training.augmentation import RandAirBesided, RandContrastPhased, RandTissueContrastd
+from VISTA3DCore.training.cases import case_of
 from VISTA3DCore.training.click_sampling import first_clicks, next_clicks
-from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, read_index, shown_classes, trained_classes
+from VISTA3DCore.training.datasets import FIRST_UNION, IGNORE, load_case, shown_classes, trained_classes
 from VISTA3DCore.training.prompts import stack_clicks
 
 
@@ -147,7 +149,7 @@ def test_air_beside_the_body_is_background_and_reaches_from_head_to_foot(seed):
 
 
 def test_the_index_of_real_cts_gives_training_cases_only(ct_data):
-    cases = read_index(ct_data)
+    cases = [case_of(item) for item in read_data_list(ct_data).training if any(item.classes.values())]
 
     assert {"totalseg_s0003", "totalseg_s0009"} <= {case.name for case in cases if case.complete}
     assert "ts_example_ct" not in {case.name for case in cases}

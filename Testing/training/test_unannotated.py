@@ -14,7 +14,8 @@ from training_phantoms import KIDNEY, LIVER, MODEL, SPLEEN, phantom, recipe
 from VISTA3DCore.evaluation.data_list import read_data_list
 from VISTA3DCore.inference.segmenter import Segmenter
 from VISTA3DCore.network.architecture import build_network
-from VISTA3DCore.training.datasets import LabelMeaning, case_of, load_case, reconciled
+from VISTA3DCore.training.cases import case_of
+from VISTA3DCore.training.datasets import LabelMeaning, load_case, reconciled
 from VISTA3DCore.training.plan import Choices, planned
 from VISTA3DCore.training.preparation import prepare
 from VISTA3DCore.training.supervoxel_objects import ZERO_SHOT_UNSEEN

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from VISTA3DCore.network.config import ModelConfig
-from VISTA3DCore.training.datasets import Case, LoadedCase
+from VISTA3DCore.training.cases import Case
+from VISTA3DCore.training.datasets import LoadedCase
 from VISTA3DCore.training.loop import Task
 from VISTA3DCore.training.patches import PatchSource
 from VISTA3DCore.training.prompts import PromptConfig

@@ -18,7 +18,8 @@ from monai.transforms import Transform
 from VISTA3DCore.errors import OutputError, VistaError
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.paths import user_data_dir
-from VISTA3DCore.training.datasets import Case, LoadedCase, annotated_of, load_case, unions_of
+from VISTA3DCore.training.cases import Case
+from VISTA3DCore.training.datasets import LoadedCase, annotated_of, load_case, unions_of
 
 _FORMAT = 2
 """Changes with what :func:`load_case` makes, so that caches of older versions are not used."""

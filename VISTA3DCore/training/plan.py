@@ -19,7 +19,8 @@ from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.paths import user_data_dir
 from VISTA3DCore.progress import Progress
 from VISTA3DCore.training.caching import CaseStore
-from VISTA3DCore.training.datasets import Case, shown_classes, split_cases, trained_classes
+from VISTA3DCore.training.cases import Case, split_cases
+from VISTA3DCore.training.datasets import shown_classes, trained_classes
 from VISTA3DCore.training.loop import Task
 from VISTA3DCore.training.packaged import packaged_case
 from VISTA3DCore.training.patches import PatchSource, crop_side

@@ -9,7 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from VISTA3DCore.errors import InputError
-from VISTA3DCore.training.datasets import IGNORE, Case, LoadedCase
+from VISTA3DCore.training.cases import Case
+from VISTA3DCore.training.datasets import IGNORE, LoadedCase
 
 BY_CASE, BY_DATASET = "case", "dataset"
 WEIGHTINGS = (BY_CASE, BY_DATASET)

@@ -19,7 +19,8 @@ from VISTA3DCore.imaging.readers import check_ct
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.network.config import ModelConfig
 from VISTA3DCore.progress import Progress
-from VISTA3DCore.training.datasets import IGNORE, case_of, codes_of, label_volume, split_cases, unions_of
+from VISTA3DCore.training.cases import case_of, split_cases
+from VISTA3DCore.training.datasets import IGNORE, codes_of, label_volume, unions_of
 
 ERROR, WARNING = "error", "warning"
 _MOST_LISTED = 6

@@ -23,7 +23,8 @@ from VISTA3DCore.evaluation.data_list import DataItem, read_data_list
 from VISTA3DCore.imaging.samples import with_catalogue_values
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.inference.segmenter import Segmenter
-from VISTA3DCore.training.datasets import case_of, coded, label_volume, unions_of
+from VISTA3DCore.training.cases import case_of
+from VISTA3DCore.training.datasets import coded, label_volume, unions_of
 
 Reference = tuple[Volume, np.ndarray]
 Figures = dict[int, list[float]]

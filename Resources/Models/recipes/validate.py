@@ -41,7 +41,7 @@ def measure(model: str, data: Path, fold: int) -> list[dict[str, Any]]:
     :param data: the data list that the model learned from, without this fold.
     """
     from VISTA3DCore.inference.segmenter import Segmenter
-    from VISTA3DCore.training.datasets import case_of
+    from VISTA3DCore.training.cases import case_of
 
     segmenter = Segmenter.from_pretrained(model)
     cases = [case_of(item) for item in read_data_list(data).training if item.fold == fold]
