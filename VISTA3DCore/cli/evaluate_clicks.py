@@ -164,7 +164,10 @@ class _Source:
 
     @property
     def title(self) -> str:
-        return self.image.name if self.image else f"{self.data.resolve().name}, {self.split} cases"
+        if self.image is not None:
+            return self.image.name
+        assert self.data is not None
+        return f"{self.data.resolve().name}, {self.split} cases"
 
     def tasks(self, segmenter: Segmenter) -> list[Task]:
         """Return the cases: the one image, or those of a section of a data list."""

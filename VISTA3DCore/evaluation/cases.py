@@ -89,7 +89,7 @@ class OpenCase:
     def automatic(self) -> tuple[Segmentation, float]:
         """The automatic result for all targets, as a user gets it, and the seconds that it took."""
         started = time.perf_counter()
-        structures = [target.structure for target in (*self.targets, *self.missing)]
+        structures = [target.known for target in (*self.targets, *self.missing)]
         settings = self.settings
         result = self.session.segment(structures, settings.preset, settings.restoration, streaming=True)
         return result, time.perf_counter() - started

@@ -206,7 +206,8 @@ def _one_after_another(
     run: _Run, target: np.ndarray, affine: np.ndarray, rng: np.random.Generator | None = None
 ) -> list[Click]:
     """Click on the largest error of the mask shown until nothing is wrong; from nothing, first in the middle."""
-    shown, placed = run.shown, []
+    shown = run.shown
+    placed: list[Click] = []
     for _ in range(run.calls):
         first = not placed and not shown.any()
         click = center_click(target, affine) if first else next_click(target, shown, affine, earlier=placed, rng=rng)
@@ -238,4 +239,4 @@ def trial_clicks(
 def annotated_slices(target: np.ndarray, affine: np.ndarray) -> np.ndarray:
     """Return a bool array that broadcasts to [i, j, k]: the axial slices that hold some reference."""
     axial = ras_orientation(affine)[0][2]
-    return target.any(axis=tuple(axis for axis in range(3) if axis != axial), keepdims=True)
+    return np.any(target, axis=tuple(axis for axis in range(3) if axis != axial), keepdims=True)

@@ -113,10 +113,10 @@ def per_structure(
     before, after, pick = _by_key(first), _by_key(second), METRICS[metric]
     pairs: dict[str, list[tuple[float, float]]] = {}
     for key, row in before.items():
-        values = (pick(row), pick(after[key])) if key in after else (None, None)
-        if None not in values:
+        one, other = (pick(row), pick(after[key])) if key in after else (None, None)
+        if one is not None and other is not None:
             name = f"{row.dataset}, {protocol_title(row.protocol, row.variant)}: {row.structure}"
-            pairs.setdefault(name, []).append(values)
+            pairs.setdefault(name, []).append((one, other))
     means = {name: np.mean(values, axis=0).tolist() for name, values in pairs.items()}
     return [(name, len(pairs[name]), *mean) for name, mean in means.items()]
 
@@ -177,7 +177,7 @@ def _difference(
     return Difference(*group, metric, len(cases), len(structures), first, second, *interval)
 
 
-def _by_key(rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
+def _by_key(rows: Sequence[Row]) -> dict[tuple[str, str, str, str, str], Row]:
     found = {row.key: row for row in rows}
     if len(found) < len(rows):
         raise InputError("A report holds one structure of one case twice; evaluate it anew into an empty folder.")

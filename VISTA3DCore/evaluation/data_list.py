@@ -162,7 +162,8 @@ class _Reader:
         sections = {name: content[name] for name in (TRAINING, TESTING) if name in content} | entries
         if not sections:
             raise InputError(f"The data list '{self._file.name}' has neither 'training' nor 'testing'.")
-        defaults = {key: content[key] for key in ("labels", "complete", "weight") if key in content}
+        keys: tuple[str, ...] = ("labels", "complete", "weight")
+        defaults = {key: content[key] for key in keys if key in content}
         items = {name: self._items(name, value, defaults) for name, value in sections.items()}
         return self._list(str(content.get("name") or self._file.stem), items)
 
@@ -170,9 +171,10 @@ class _Reader:
         """Read an ``index.json``: entries with ``id``, ``split``, ``image``, ``label`` and their own label meanings."""
         sections: dict[str, list[dict[str, Any]]] = {}
         for number, entry in enumerate(entries, 1):
-            if not isinstance(entry, dict) or not isinstance(entry.get("split"), str):
+            split = entry.get("split") if isinstance(entry, dict) else None
+            if not isinstance(split, str):
                 raise InputError(f"Entry {number} of '{self._file}' lacks 'split'; it needs id, split and image.")
-            sections.setdefault(_SECTIONS.get(entry["split"], entry["split"]), []).append(_plain(entry))
+            sections.setdefault(_SECTIONS.get(split, split), []).append(_plain(entry))
         items = {name: self._items(name, value, {}) for name, value in sections.items()}
         return self._list(self._file.resolve().parent.name, items)
 
@@ -287,8 +289,8 @@ def _holds_images(entries: list[Any]) -> bool:
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     """Return an entry of an ``index.json`` in the words of a data list."""
-    wanted = ("id", "image", "label", "fold", "pseudo_label", "supervoxel", "predicted")
-    wanted = {key: entry[key] for key in wanted if key in entry}
+    keys = ("id", "image", "label", "fold", "pseudo_label", "supervoxel", "predicted")
+    wanted = {key: entry[key] for key in keys if key in entry}
     complete = str(entry.get("label_protocol", "")).startswith("totalsegmentator")
     labels = entry.get("vista3d_ids") or {}
     return {**wanted, "labels": labels, "label_names": entry.get("label_names") or {}, "complete": complete}

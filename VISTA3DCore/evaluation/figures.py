@@ -92,13 +92,20 @@ def _draw_panel(axes: Axes, name: str, rows: Sequence[Row], colors: dict[tuple[s
         mean = overall(name, members).dice
         label = f"{protocol_title(protocol, variant)}: mean {mean:.3f}"
         heights = [places[row.structure] for row in members]
-        axes.scatter([row.dice for row in members], heights, s=11, color=color, alpha=0.45, linewidths=0, clip_on=False)
+        axes.scatter(
+            [_drawn(row.dice) for row in members], heights, s=11, color=color, alpha=0.45, linewidths=0, clip_on=False
+        )
         means = per_structure(members)
         axes.scatter(
-            [one.dice for one in means], [places[one.name] for one in means],
+            [_drawn(one.dice) for one in means], [places[one.name] for one in means],
             marker="|", s=70 if len(groups) < 3 else 40, color=color, linewidths=2.2, label=label, clip_on=False,
         )  # fmt: skip
     _label_panel(axes, name, names)
+
+
+def _drawn(dice: float | None) -> float:
+    """Return where a value is drawn; what has none is left out."""
+    return float("nan") if dice is None else dice
 
 
 def _label_panel(axes: Axes, name: str, names: Sequence[str]) -> None:
@@ -159,13 +166,17 @@ def _spread(values: Sequence[float], gap: float = 0.035) -> list[float]:
 
 
 def _label_axes(axes: Axes, clicks: int, title: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_xlabel("number of clicks", color=_TEXT, fontsize=11)
     axes.set_ylabel("Dice", color=_TEXT, fontsize=11)
     axes.set_title(title or "Dice against clicks", loc="left", color=_TEXT, fontsize=13, fontweight="bold", pad=22)
     note = "thick: mean; band: middle half; thin: one structure of one case each"
     axes.text(0.0, 1.025, note, transform=axes.transAxes, color=_FAINT, fontsize=8.5)
     axes.set(xlim=(-0.12, clicks + 0.12), ylim=(0.0, 1.005))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator = axes.xaxis.get_major_locator()
+    assert isinstance(locator, MaxNLocator)
+    locator.set_params(integer=True)
     axes.set_yticks(np.arange(0.0, 1.01, 0.1))
     axes.grid(axis="y", color=_GRID, linewidth=0.9)
     axes.set_axisbelow(True)

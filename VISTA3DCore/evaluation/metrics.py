@@ -66,16 +66,16 @@ def agreement(
         raise InputError(f"The grids differ: {predicted.shape} and {reference.shape} voxels.")
     if tolerance_mm is not None and not tolerance_mm >= 0:
         raise InputError(f"The tolerance is a length in mm, 0 or more, not {tolerance_mm}.")
-    boxes = [bounding_box(mask) for mask in (predicted, reference)]
-    if None in boxes:
+    boxes = [box for mask in (predicted, reference) if (box := bounding_box(mask)) is not None]
+    if len(boxes) < 2:
         return _one_sided(predicted, reference, spacing)
     masks = [_cropped(mask, boxes) for mask in (predicted, reference)]
     volumes = [np.count_nonzero(mask) * _voxel_ml(spacing) for mask in masks]
-    tensors = [torch.from_numpy(mask)[None, None] for mask in masks]
-    surface_dice, hd95 = (None, None) if tolerance_mm is None else _surfaces(*tensors, spacing, tolerance_mm)
+    first, second = (torch.from_numpy(mask)[None, None] for mask in masks)
+    surface_dice, hd95 = (None, None) if tolerance_mm is None else _surfaces(first, second, spacing, tolerance_mm)
     return Agreement(
         BOTH,
-        float(compute_dice(*tensors, include_background=True)),
+        float(compute_dice(first, second, include_background=True)),
         surface_dice,
         hd95,
         volume_error=float(volumes[0] / volumes[1] - 1.0),
@@ -88,9 +88,13 @@ def _surfaces(
     predicted: torch.Tensor, reference: torch.Tensor, spacing: np.ndarray, tolerance_mm: float
 ) -> tuple[float, float]:
     """Return surface Dice and HD95 of masks [1, 1, i, j, k] that both have voxels."""
-    options = {"include_background": True, "spacing": [float(step) for step in spacing]}
-    surface = compute_surface_dice(predicted, reference, [tolerance_mm], use_subvoxels=True, **options)
-    distance = compute_hausdorff_distance(predicted, reference, percentile=_PERCENTILE, **options)
+    steps = [float(step) for step in spacing]
+    surface = compute_surface_dice(
+        predicted, reference, [tolerance_mm], include_background=True, spacing=steps, use_subvoxels=True
+    )
+    distance = compute_hausdorff_distance(
+        predicted, reference, include_background=True, percentile=_PERCENTILE, spacing=steps
+    )
     return float(surface), float(distance)
 
 

@@ -153,7 +153,8 @@ def _averages(shown: Sequence[PaperRow], measured: Sequence[Sequence[float | Non
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    return None if None in values or not values else fmean(values)
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
 
 
 def _note() -> str:

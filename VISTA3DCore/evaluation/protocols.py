@@ -35,7 +35,7 @@ def _automatic(case: OpenCase, progress: Progress) -> Iterator[Result]:
     progress.update(0.0, "Segmenting")
     segmentation, seconds = case.automatic
     for target in wanted:
-        yield Result(target, segmentation[target.structure], seconds=seconds / len(wanted))
+        yield Result(target, segmentation[target.known], seconds=seconds / len(wanted))
 
 
 def _point(case: OpenCase, progress: Progress) -> Iterator[Result]:
@@ -58,7 +58,7 @@ def _clicks(variant: str, *, automatic: bool = False, zero_shot: bool = False) -
     def run(case: OpenCase, progress: Progress) -> Iterator[Result]:
         settings = case.settings
         for part, target in _each(case.objects if zero_shot else case.targets, progress):
-            base = case.automatic[0][target.structure] if automatic else None
+            base = case.automatic[0][target.known] if automatic else None
             curve = _SIMULATIONS[variant](
                 case.session,
                 target.structure,

@@ -45,6 +45,12 @@ class Target:
     values: tuple[int, ...]
     structure: Structure | None = None
 
+    @property
+    def known(self) -> Structure:
+        """The structure of a target that is no unknown object."""
+        assert self.structure is not None
+        return self.structure
+
 
 class Reference:
     """Label maps and what their values stand for.

@@ -59,10 +59,10 @@ def next_click(
     :return: positive on a miss, negative on a spill; None where nothing (unclicked) is wrong.
     """
     missed, spilled = largest_errors(target, current, affine, earlier)
-    if missed is None and spilled is None:
-        return None
     positive = spilled is None or (missed is not None and missed.voxel_count() >= spilled.voxel_count())
     error = missed if positive else spilled
+    if error is None:
+        return None
     return random_click(error, affine, rng, positive) if rng else Click(_deepest(error, affine), positive)
 
 
@@ -74,11 +74,11 @@ def largest_errors(
     If erosion leaves nothing of either, the errors count as they are. None stands for no error of that kind. Voxels
     under ``earlier`` clicks are left out.
     """
-    errors = [target & ~current, current & ~target]
-    for error in errors:
+    missed, spilled = target & ~current, current & ~target
+    for error in (missed, spilled):
         _clear(error, affine, earlier)
-    thick = tuple(largest_component(eroded(error)) for error in errors)
-    return thick if any(thick) else tuple(largest_component(error) for error in errors)
+    thick = largest_component(eroded(missed)), largest_component(eroded(spilled))
+    return thick if any(thick) else (largest_component(missed), largest_component(spilled))
 
 
 def random_click(
@@ -95,16 +95,16 @@ def random_click(
 
 
 def eroded(mask: np.ndarray) -> np.ndarray:
-    """Erode a bool array by 3 x 3 x 3 voxels; beyond the volume's border the object goes on (MONAI's ``erode``)."""
+    """Erode a bool array by 3 x 3 x 3 voxels; beyond the volume's border the object continues (MONAI's ``erode``)."""
     result = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is not None:
-        box = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        part = np.pad(mask[box], 1, constant_values=True)
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        part = np.pad(mask[around], 1, constant_values=True)
         for axis in range(3):
             first, middle, last = (_shifted(part, axis, start) for start in range(3))
             part = first & middle & last
-        result[box] = part
+        result[around] = part
     return result
 
 
@@ -118,8 +118,9 @@ def largest_component(mask: np.ndarray) -> Component | None:
     sizes[0] = 0
     component = labels == sizes.argmax()
     inner = bounding_box(component)
-    whole = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
-    return Component(tuple(whole), component[inner])
+    assert inner is not None
+    i, j, k = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(box, inner, strict=True))
+    return Component((i, j, k), component[inner])
 
 
 def _deepest(component: Component, affine: np.ndarray) -> tuple[float, float, float]:

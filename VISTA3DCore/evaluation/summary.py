@@ -68,7 +68,9 @@ def overall(name: str, rows: Sequence[Row]) -> Summary:
     return Summary(
         name,
         len({row.case for row in rows if row.dice is not None}),
-        *(_mean(getattr(one, key) for one in structures) for key in ("dice", "surface_dice", "hd95_mm")),
+        dice=_mean(one.dice for one in structures),
+        surface_dice=_mean(one.surface_dice for one in structures),
+        hd95_mm=_mean(one.hd95_mm for one in structures),
         volume_error=_mean(one.volume_error for one in structures),
         missed=sum(row.outcome == MISSED for row in rows),
         invented=sum(row.outcome == INVENTED for row in rows),
@@ -76,7 +78,7 @@ def overall(name: str, rows: Sequence[Row]) -> Summary:
 
 
 def _summary(name: str, rows: Sequence[Row]) -> Summary:
-    distances = [row.hd95_mm for row in rows if row.outcome == BOTH]
+    distances = [row.hd95_mm for row in rows if row.outcome == BOTH and row.hd95_mm is not None]
     return Summary(
         name,
         sum(row.dice is not None for row in rows),

@@ -10,11 +10,12 @@ where a kept trial leaves a voxel as it was, it keeps its automatic score.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # Score of a structure in a window that holds nothing of it (``NINF_VALUE`` of MONAI's VISTA3D).
 _NOTHING = -9999.0
+_T = TypeVar("_T")
 _VOXELS = np.eye(4)  # clicks of one window are kept as voxel indices
 
 
@@ -52,7 +54,9 @@ def automatic(case: OpenCase, progress: Progress) -> Iterator[Result]:
 
 def point(case: OpenCase, progress: Progress) -> Iterator[Result]:
     """One positive click in the middle of each structure in every window that holds a part of it."""
-    windows = _Windows(case) if case.targets else None
+    if not case.targets:
+        return
+    windows = _Windows(case)
     for done, target in enumerate(case.targets):
         started = time.perf_counter()
         part = progress.part(done / len(case.targets), (done + 1) / len(case.targets))
@@ -117,15 +121,16 @@ class _Windows:
 
     def trials(self, progress: Progress) -> list[_Edit]:
         """Return what the best trials change."""
-        case, edits = self.case, []
-        vectors = case.segmenter.backend.class_matrix([target.structure.index for target in case.targets])
+        case = self.case
+        edits: list[_Edit] = []
+        vectors = case.segmenter.backend.class_matrix([target.known.index for target in case.targets])
         references = [_cut(self._padded_reference(target)) for target in case.targets]
         image = self.layout.pad(torch.from_numpy(self._image)[None, None])
         rng = np.random.default_rng(case.settings.seed)
         for done, start in enumerate(self.layout.windows):
             progress.update(done / len(self.layout.windows), "Trying clicks in every window")
             patch = crop_window(image, start, self.layout.window)
-            features = self._encoder.attempt(lambda patch=patch: self._encoder.backend.automatic_features(patch))
+            features = self._encoder.attempt(functools.partial(self._automatic_features, patch))
             for number, (target, vector) in enumerate(zip(case.targets, vectors, strict=True)):
                 progress.check()
                 scores = torch.tensordot(vector.to(features.device), features, dims=1).cpu().numpy()
@@ -133,6 +138,10 @@ class _Windows:
                 edit = self._best_trial(number, target, start, scores, window, rng)
                 edits += [edit] if edit is not None else []
         return edits
+
+    def _automatic_features(self, patch: torch.Tensor) -> torch.Tensor:
+        """Run the network that is in use now: the encoder moves to another device when memory runs out."""
+        return self._encoder.backend.automatic_features(patch)  # type: ignore[attr-defined] # a segmenter's has it
 
     def restored(self, mask: np.ndarray) -> np.ndarray:
         """Return a mask of the model grid on the input grid."""
@@ -169,15 +178,15 @@ class _Windows:
         tokens = ClickTokens(
             tuple(click.position for click in clicks),
             tuple(click.positive for click in clicks),
-            target.structure.special_click_tokens,
+            target.known.special_click_tokens,
         )
-        inside = tuple(first - before for first, before in zip(start, self.layout.pad_before, strict=True))
+        inside = _triple(first - before for first, before in zip(start, self.layout.pad_before, strict=True))
         return self._encoder.answer(inside, tokens, Progress())
 
     def _padded_reference(self, target: Target) -> np.ndarray:
         """Return the reference at the centers of the padded volume's voxels."""
         layout = self.layout
-        box = tuple(
+        box = _triple(
             slice(-before, size - before) for before, size in zip(layout.pad_before, layout.padded_shape, strict=True)
         )
         return self._grids.mask_on_model(self.case.mask(target), box)
@@ -196,11 +205,16 @@ class _Windows:
         return window
 
     def _box(self, start: Shape) -> Box:
-        return tuple(slice(first, first + side) for first, side in zip(start, self.layout.window, strict=True))
+        return _triple(slice(first, first + side) for first, side in zip(start, self.layout.window, strict=True))
 
     def _cropped(self, padded: np.ndarray) -> np.ndarray:
         sides = zip(self.layout.pad_before, self.layout.shape, strict=True)
         return padded[tuple(slice(before, before + size) for before, size in sides)]
+
+
+def _triple(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    first, second, third = values
+    return first, second, third
 
 
 def _cut(mask: np.ndarray) -> Component | None:
@@ -210,7 +224,7 @@ def _cut(mask: np.ndarray) -> Component | None:
 
 
 def _moved(sides: Sequence[slice], origin: Sequence[int]) -> Box:
-    return tuple(slice(side.start - first, side.stop - first) for side, first in zip(sides, origin, strict=True))
+    return _triple(slice(side.start - first, side.stop - first) for side, first in zip(sides, origin, strict=True))
 
 
 def _clicks_of_trial(window: np.ndarray, shown: np.ndarray, rng: np.random.Generator, first: bool) -> list[Click]:
@@ -246,7 +260,7 @@ class _PositiveScores:
     """Where each structure's score is positive, a bit per voxel and structure."""
 
     def __init__(self, case: OpenCase, wanted: Sequence[Target], layout: WindowLayout, edits: Sequence[_Edit]) -> None:
-        self._vectors = case.segmenter.backend.class_matrix([target.structure.index for target in wanted])
+        self._vectors = case.segmenter.backend.class_matrix([target.known.index for target in wanted])
         self._bits = np.zeros(((len(wanted) + 7) // 8, *layout.shape), dtype=np.uint8)
         self._changes = _changes(layout, edits)
 
@@ -262,7 +276,8 @@ class _PositiveScores:
                 places = voxels[inside]
                 places[:, block.axis] -= block.start
                 np.add.at(scores, tuple(places.T), change[inside])
-            self._bits[(number // 8, *planes)] |= (scores > 0).astype(np.uint8) << np.uint8(number % 8)
+            plane_bits = self._bits[number // 8][tuple(planes)]
+            plane_bits |= (scores > 0).astype(np.uint8) << np.uint8(number % 8)
 
     def mask(self, number: int) -> np.ndarray:
         """Return a structure's mask on the model grid."""
