@@ -73,7 +73,7 @@ def test_a_stage_is_trained_from_a_list_and_gone_on_with(data, start, tmp_path):
 
     code, _, told = _train("automatic", data, *run, "--set", "steps=3")
     assert code == 0
-    assert "goes on after step 3" in told
+    assert "resumes after step 3" in told
     code, _, told = _train("automatic", data, *run, "--set", "steps=4")
     assert code == 3
     assert "holds another run (recipe.steps is 3 there and 4 here)" in " ".join(told.split())

@@ -38,7 +38,12 @@ class Command(TyperCommand):
         rest = super().parse_args(ctx, args)
         _, _, order = self.make_parser(ctx).parse_args(given)
         for option, count in Counter(order).items():
-            if count > 1 and option.param_type_name == "option" and not option.multiple and not option.is_flag:
+            if (
+                count > 1
+                and option.param_type_name == "option"
+                and not option.multiple
+                and not getattr(option, "is_flag", False)
+            ):
                 ctx.fail(f"{option.opts[0]} is given {count} times, but only one can count; give it once.")
         if ctx.args:
             ctx.fail(_about_rest(ctx.args))
@@ -55,7 +60,7 @@ class ErrorSentences:
         # About folders that it cannot write; it uses a temporary one then.
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
         try:
-            return super().main(*args, **kwargs)
+            return super().main(*args, **kwargs)  # type: ignore[misc] # of the class that this is mixed into
         except (OSError, OutputError) as error:  # of the parser's own texts; what commands print is caught in invoke
             refused = unprintable(error) if isinstance(error, OSError) else error
             print_error(sentence_for(refused))
@@ -63,10 +68,10 @@ class ErrorSentences:
 
     def invoke(self, ctx: Any) -> Any:
         if ctx.params.get("debug"):
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]
         try:
             with _interrupt_when_terminated(), runtime_errors():
-                return super().invoke(ctx)
+                return super().invoke(ctx)  # type: ignore[misc]
         except (KeyboardInterrupt, typer.Abort):
             error: Exception = Cancelled()
         except Exception as caught:

@@ -98,7 +98,7 @@ def spoken_warnings() -> Iterator[list[str]]:
     """
     spoken: list[str] = []
 
-    def show(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+    def print_warning(message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object) -> None:
         sentence = str(message)
         ours = issubclass(category, UserWarning) and _OUR_CODE in Path(filename).resolve().parents
         if ours and sentence not in spoken:
@@ -107,5 +107,5 @@ def spoken_warnings() -> Iterator[list[str]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
+        warnings.showwarning = print_warning
         yield spoken

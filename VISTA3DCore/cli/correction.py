@@ -51,8 +51,8 @@ class Base:
         """Return what the segment is: a structure of the catalogue, or an object of its own name."""
         found = self.stored.structure(self.segment, known)
         is_label = self.segment.id == str(self.segment.value)
-        names = {} if is_label else {"name": self.segment.name, "display_name": self.segment.name}
-        return found or replace(new_object(), **names)
+        name = self.segment.name
+        return found or (new_object() if is_label else replace(new_object(), name=name, display_name=name))
 
     def others(self, edited: Structure, known: Catalogue) -> dict[StoredSegment, Structure]:
         """Return the other segments, in the file's order; a note tells of those that are no structure of their own.
@@ -117,7 +117,8 @@ def corrected(
     :param mask: the corrected object, bool [i, j, k].
     :param others: see :meth:`Base.others`; empty without a base.
     """
-    labels, masks = mask.astype(np.uint16) * np.uint16(edited.index), {}
+    labels = mask.astype(np.uint16) * np.uint16(edited.index)
+    masks: dict[int, np.ndarray] = {}
     if base is not None and others:
         wanted = {segment: structure.index for segment, structure in others.items()}
         for layer in base.stored.label_maps(wanted, volume, base.resample):

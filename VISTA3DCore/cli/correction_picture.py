@@ -70,8 +70,9 @@ def correction_encoder(
 
 def _surroundings(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
     """Return the bounding box of a mask, with a margin."""
-    margin = np.ceil(_AROUND_MM / spacing).astype(int)
-    sides = zip(bounding_box(mask), margin.tolist(), mask.shape, strict=True)
+    margin, box = np.ceil(_AROUND_MM / spacing).astype(int), bounding_box(mask)
+    assert box is not None
+    sides = zip(box, margin.tolist(), mask.shape, strict=True)
     return tuple(slice(max(side.start - more, 0), min(side.stop + more, size)) for side, more, size in sides)
 
 

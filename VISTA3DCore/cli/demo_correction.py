@@ -82,7 +82,7 @@ def correct_one(
     large = [row for row in rows if reference_ml.get(row.index, 0.0) >= LEAST_ML]
     missing = [one for one in unclaimed if reference_ml[one.index] >= LEAST_ML]
     missing = sorted(missing, key=lambda one: -reference_ml[one.index])[:TRIED]
-    tried = sorted(large, key=lambda row: row.dice)[:TRIED]
+    tried = sorted(large, key=lambda row: row.dice or 0.0)[:TRIED]
     tried += [StructureStatistics(one.name, one.display_name, one.index, 0, 0.0, None, None, 0.0) for one in missing]
     found = {row.index for row in rows}
     curves: list[Curve] = []

@@ -53,7 +53,7 @@ class Story:
 
     @property
     def mean_dice(self) -> float | None:
-        return fmean(row.dice for row in self.compared) if self.compared else None
+        return fmean(row.dice or 0.0 for row in self.compared) if self.compared else None
 
     @property
     def not_in_reference(self) -> list[StructureStatistics]:

@@ -105,7 +105,7 @@ class Outputs:
         """
         files = segmentation.files(self.segmentation, self.format)
         return write_files(
-            segmentation.encoders(files) | more,
+            {**segmentation.encoders(files), **more},
             progress.part(0.95, 1.0),
             optional=[self.preview] if self.preview else [],
             obsolete=files.obsolete(),

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 WINDOW_HU = (-160.0, 240.0)  # soft tissue: width 400, level 40
 
 
+#: Names of the planes, the axis that each one cuts, and the letters at its left, right, top and bottom edge.
+_VIEWS = (
+    ("Axial", 2, ("R", "L", "A", "P")),
+    ("Coronal", 1, ("R", "L", "S", "I")),
+    ("Sagittal", 0, ("A", "P", "S", "I")),
+)
+
+
 @dataclass(frozen=True)
 class Mark:
     """A click as it is seen in a plane: mm from the left edge, from the top edge, and from the plane."""
@@ -69,13 +77,13 @@ def planes_of(
     if place is None and not clicks:
         center = _center_of_gravity(labels, (to_ras(mask, volume.affine)[0] for mask in segmentation.masks.values()))
     else:
-        center = _voxel(places[-1] if place is None else apply_affine(to_voxel, place), image.shape)
+        center = _voxel(places[-1] if place is None else apply_affine(to_voxel, np.asarray(place)), image.shape)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     position = affine[:3, :3] @ center + affine[:3, 3]
     planes = []
     cuts = {axis: tuple(center[n] if n == axis else slice(None) for n in range(3)) for axis in range(3)}
     masks = _cut_masks(segmentation, volume.affine, cuts)
-    for name, axis, letters in (("Axial", 2, "RLAP"), ("Coronal", 1, "RLSI"), ("Sagittal", 0, "APSI")):
+    for name, axis, letters in _VIEWS:
         cut = cuts[axis]
         across, down = (n for n in range(3) if n != axis)
         planes.append(
@@ -84,7 +92,7 @@ def planes_of(
                 image=_as_seen(image[cut]),
                 masks=_masks_in(_as_seen(labels[cut]), masks[axis]),
                 pixel=(float(spacing[across]), float(spacing[down])),
-                letters=tuple(letters),
+                letters=letters,
                 marks=_marks(places, center, image.shape, spacing, (across, down, axis), clicks),
             )
         )
@@ -110,7 +118,8 @@ def _as_seen(plane: np.ndarray) -> np.ndarray:
 
 def _voxel(place: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Return the voxel of the volume that is closest to a place given in voxels."""
-    return tuple(int(n) for n in np.clip(np.floor(place + 0.5), 0, np.array(shape) - 1))
+    i, j, k = np.clip(np.floor(place + 0.5), 0, np.array(shape) - 1).astype(int).tolist()
+    return i, j, k
 
 
 def _marks(
@@ -147,5 +156,7 @@ def _center_of_gravity(labels: np.ndarray, masks: Iterable[np.ndarray]) -> tuple
         for axis in range(3):
             counts[axis] += mask.sum(axis=tuple(n for n in range(3) if n != axis), dtype=np.int64)
     if not counts[0].any():
-        return tuple(size // 2 for size in labels.shape)
-    return tuple(round(float(count @ np.arange(len(count)) / count.sum())) for count in counts)
+        i, j, k = (size // 2 for size in labels.shape)
+    else:
+        i, j, k = (round(float(count @ np.arange(len(count)) / count.sum())) for count in counts)
+    return i, j, k

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ _POSITIVE, _NEGATIVE = "#35d461", "#ff4d4d"
 _FAR_MM, _FAR_ALPHA = 2.0, 0.35  # clicks farther than this from a plane are drawn faintly
 PANEL_IN, MARGIN_IN, GAP_IN, TITLE_IN = 5.6, 0.3, 0.2, 1.05  # inches
 HEAD_IN, _LEGEND_ROW_IN = 0.3, 0.27
-_OUTLINED = {"linewidth": 2.2, "foreground": "black", "alpha": 0.8}
+_OUTLINED: dict[str, Any] = {"linewidth": 2.2, "foreground": "black", "alpha": 0.8}
 
 
 def preview_figure(
@@ -146,7 +146,13 @@ def _annotate(axes: Axes, letters: Sequence[str], name: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     halo = [withStroke(**_OUTLINED)]
-    style = {"color": TEXT, "fontsize": 11, "fontweight": "bold", "transform": axes.transAxes, "path_effects": halo}
+    style: dict[str, Any] = {
+        "color": TEXT,
+        "fontsize": 11,
+        "fontweight": "bold",
+        "transform": axes.transAxes,
+        "path_effects": halo,
+    }
     left, right, top, bottom = letters
     axes.text(0.014, 0.5, left, ha="left", va="center", **style)
     axes.text(0.986, 0.5, right, ha="right", va="center", **style)
@@ -162,7 +168,7 @@ def _draw_scale_bar(axes: Axes, size: tuple[float, float]) -> None:
     halo = [withStroke(**_OUTLINED)]
     x, y = 0.025 * size[0], 0.975 * size[1]
     axes.plot([x, x + length], [y, y], color=TEXT, linewidth=1.8, solid_capstyle="butt", path_effects=halo)
-    style = {"color": TEXT, "fontsize": 8.5, "path_effects": halo}
+    style: dict[str, Any] = {"color": TEXT, "fontsize": 8.5, "path_effects": halo}
     axes.text(x, y - 0.012 * size[1], f"{length / 10:g} cm", ha="left", va="bottom", **style)
 
 
@@ -176,7 +182,7 @@ def write_title(figure: Figure, title: str, note: str) -> None:
     """Write a title and a line below it at the top left."""
     width, height = figure.get_size_inches()
     x = MARGIN_IN / width
-    style = {"ha": "left", "va": "top"}
+    style: dict[str, Any] = {"ha": "left", "va": "top"}
     figure.text(x, 1.0 - 0.22 / height, title, color=TEXT, fontsize=15, fontweight="bold", **style)
     figure.text(x, 1.0 - 0.52 / height, note, color=FAINT, fontsize=9.5, **style)
 

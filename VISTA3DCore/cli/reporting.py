@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from types import FrameType, TracebackType
+from typing import Any
 
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskProgressColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -38,7 +39,7 @@ class Reporter:
         self._stage = ""
         self._estimate = _Estimate(0.0)
         self._shown = False
-        self._previous_handler: object = None
+        self._previous_handler: Any = None
 
     def __enter__(self) -> Reporter:
         if threading.current_thread() is threading.main_thread():

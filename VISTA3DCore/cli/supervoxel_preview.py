@@ -14,6 +14,7 @@ from VISTA3DCore.packages import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
 
     from VISTA3DCore.imaging.volume import Volume
@@ -82,8 +83,8 @@ def _colors(count: int) -> np.ndarray:
 
 def _draw(axes: Axes, hu: np.ndarray, plane: np.ndarray, size: tuple[float, float], overlay: np.ndarray | None) -> None:
     extent = (0.0, size[0], size[1], 0.0)
-    window = {"vmin": WINDOW_HU[0], "vmax": WINDOW_HU[1]}
-    axes.imshow(hu.astype(np.float32), cmap="gray", **window, extent=extent, interpolation="bicubic")
+    low, high = WINDOW_HU
+    axes.imshow(hu.astype(np.float32), cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bicubic")
     if overlay is not None:
         axes.imshow(overlay, extent=extent, interpolation="nearest")
     else:
@@ -92,7 +93,7 @@ def _draw(axes: Axes, hu: np.ndarray, plane: np.ndarray, size: tuple[float, floa
     axes.set_axis_off()
 
 
-def _outlines(plane: np.ndarray, pixel: tuple[float, float]) -> object:
+def _outlines(plane: np.ndarray, pixel: tuple[float, float]) -> LineCollection:
     """Return lines in mm between pixels of different labels."""
     from matplotlib.collections import LineCollection
 
@@ -101,4 +102,4 @@ def _outlines(plane: np.ndarray, pixel: tuple[float, float]) -> object:
     upright = np.stack([np.stack([columns + 1, rows], -1), np.stack([columns + 1, rows + 1], -1)], 1)
     rows, columns = np.nonzero(plane[1:] != plane[:-1])
     flat = np.stack([np.stack([columns, rows + 1], -1), np.stack([columns + 1, rows + 1], -1)], 1)
-    return LineCollection(np.concatenate([upright, flat]) * (width, height), colors=_LINE, linewidths=0.7)
+    return LineCollection(list(np.concatenate([upright, flat]) * (width, height)), colors=_LINE, linewidths=0.7)

@@ -17,7 +17,7 @@ from VISTA3DCore.errors import OutputError
 if TYPE_CHECKING:
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.progress import Progress
-    from VISTA3DCore.supervoxels.generation import Supervoxels
+    from VISTA3DCore.supervoxels.generation import Details, Numbers, Supervoxels
 
 
 class Generator(str, Enum):
@@ -102,12 +102,15 @@ def supervoxels(  # noqa: PLR0913, PLR0917 - each parameter is an option
     - `vista3d supervoxels ct.nii.gz -o sv.nii.gz --generator medsam-lite --preset code`
     - `vista3d supervoxels ct.nii.gz -o sv.nii.gz --generator graph -n 200 --report sv.json`
     """
-    from VISTA3DCore.supervoxels.generation import PRESETS, Details, check_parameters
+    from VISTA3DCore.supervoxels.generation import PRESETS, Details, Numbers, check_parameters
 
     outputs = _checked(image, output, preview, report)
-    numbers = dict(PRESETS[preset.value])
-    given = {"segments": segments, "compactness": compactness, "sigma": sigma}
-    numbers |= {name: value for name, value in given.items() if value is not None}
+    usual = PRESETS[preset.value]
+    numbers = Numbers(
+        segments=usual["segments"] if segments is None else segments,
+        compactness=usual["compactness"] if compactness is None else compactness,
+        sigma=usual["sigma"] if sigma is None else sigma,
+    )
     details = Details(
         spacing_mm=spacing,
         slice_mm=slice_distance,
@@ -137,7 +140,7 @@ def _checked(image: Path, output: str, preview: Path | None, report: Path | None
 
 
 def _run(
-    image: Path, generator: str, numbers: dict[str, float], details: object, progress: Progress
+    image: Path, generator: str, numbers: Numbers, details: Details, progress: Progress
 ) -> tuple[Volume, Supervoxels]:
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.supervoxels.generation import compute_supervoxels

@@ -56,7 +56,7 @@ class View:
         """Turn a RAS array [i, j, k] into [down, right, away]."""
         return array.transpose(self._order)[tuple(slice(None, None, -1 if flip else 1) for flip in self._flipped)]
 
-    def reordered(self, values: Sequence[float]) -> np.ndarray:
+    def reordered(self, values: Sequence[float] | np.ndarray) -> np.ndarray:
         """Bring a value for each RAS axis into the order down, right, away."""
         return np.array(values)[self._order]
 

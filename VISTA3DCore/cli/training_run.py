@@ -154,10 +154,11 @@ def _run(session: Session, task: Task, progress: Progress) -> Outcome:
     from VISTA3DCore.training.loop import Trainer
     from VISTA3DCore.training.plan import described
 
+    assert session.folder is not None
     trainer = Trainer(task, session.folder, session.device, session.workers)
     if trainer.processes.main and not session.quiet:
-        gone_on = f"; goes on after step {trainer.step}" if trainer.step else ""
-        say(f"{task.recipe.name}: {described(task)}, on {trainer.processes.device}{gone_on}")
+        resumed = f"; resumes after step {trainer.step}" if trainer.step else ""
+        say(f"{task.recipe.name}: {described(task)}, on {trainer.processes.device}{resumed}")
     until = math.inf if session.minutes is None else time.monotonic() + 60 * session.minutes
     return trainer.run(progress.part(0.02, 1.0), until)
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def feature_file(shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         yield np.memmap(file, np.float16, "r+", shape=shape)
 
 
-def _reserve(file: object, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     """Write zeros: a mapped file that the disk has no room for ends the process."""
     block = bytes(1 << 22)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,7 +22,17 @@ from VISTA3DCore.supervoxels.restoring import restore
 
 AUTO, SAM, LIGHT, GRAPH = "auto", "sam", "medsam-lite", "graph"
 GENERATORS = (AUTO, LIGHT, SAM, GRAPH)
-PRESETS: Mapping[str, Mapping[str, float]] = {
+
+
+class Numbers(TypedDict):
+    """The parameters of supervoxels that presets set."""
+
+    segments: int
+    compactness: float
+    sigma: float
+
+
+PRESETS: Mapping[str, Numbers] = {
     # Algorithm 2 of the paper; it states no compactness, ours is measured (Documentation/supervoxels.md).
     "paper": {"segments": 100, "compactness": 0.1, "sigma": 3.0},
     # Project-MONAI/VISTA scripts/slic_process_sam.py.
@@ -94,7 +104,8 @@ def compute_supervoxels(
     details, progress = details or Details(), Progress.of(progress)
     check_parameters(generator, segments, compactness, sigma, details)
     _check_volume(volume)
-    numbers, watch = {"segments": segments, "compactness": compactness, "sigma": sigma}, _Watch()
+    numbers: Numbers = {"segments": segments, "compactness": compactness, "sigma": sigma}
+    watch = _Watch()
     with watch.memory:
         progress.update(0.0, "Preparing the volume")
         source, reason = choose_generator(generator, details, progress.part(0.0, 0.05))
@@ -103,7 +114,8 @@ def compute_supervoxels(
         if not grid.body.any():
             raise InputError("The image shows nothing but air; there is nothing to cut into supervoxels.")
         if isinstance(source, str):
-            labels, facts = graph_supervoxels(grid, segments, progress=progress.part(0.05, 0.95)), {}
+            facts: dict[str, Any] = {}
+            labels = graph_supervoxels(grid, segments, progress=progress.part(0.05, 0.95))
         else:
             labels, facts = _from_features(volume, source, grid, numbers, details, progress, watch)
         watch.step("clustering")
@@ -179,7 +191,7 @@ def _from_features(
     volume: Volume,
     encoder: SliceEncoder,
     grid: WorkingGrid,
-    numbers: dict[str, float],
+    numbers: Numbers,
     details: Details,
     progress: Progress,
     watch: _Watch,

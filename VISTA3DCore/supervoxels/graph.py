@@ -53,7 +53,9 @@ def graph_supervoxels(
 def _edges(image: np.ndarray, body: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return first and second node and weight of the edges between 6-neighbours, the lightest first."""
     nodes = np.cumsum(body, dtype=np.int32).reshape(body.shape) - 1
-    first, second, weights = [], [], []
+    first: list[np.ndarray] = []
+    second: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for axis in range(3):
         low, high = (np.moveaxis(body, axis, 0)[part] for part in (slice(None, -1), slice(1, None)))
         both = low & high
@@ -172,7 +174,7 @@ def _reduced(
         size, small = heapq.heappop(queue)
         if parent[small] != small or size != sizes[small] or not neighbours[small]:
             continue
-        into = min(neighbours[small], key=neighbours[small].get)
+        into = min(neighbours[small], key=neighbours[small].__getitem__)
         _join(neighbours, small, into)
         parent[small], left = into, left - 1
         sizes[into] += size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ def working_grid(volume: Volume, spacing_mm: float, most_voxels: int) -> Working
 
     Axes whose voxels are coarser than that already stay as they are.
     """
-    everything = tuple(slice(0, size) for size in volume.shape)
+    everything = _whole(volume.shape)
     image = averaged(volume.array, everything, _coarse_shape(volume, everything, spacing_mm, most_voxels))
     box = _enlarged(_bounds(body_mask(image)), image.shape, volume.shape)
     image = averaged(volume.array, box, _coarse_shape(volume, box, spacing_mm, most_voxels))
@@ -97,18 +98,26 @@ def _at_the_border(components: np.ndarray, count: int) -> list[int]:
 
 def _bounds(mask: np.ndarray) -> Box:
     if not mask.any():
-        return tuple(slice(0, size) for size in mask.shape)
-    found = []
-    for axis in range(mask.ndim):
+        return _whole(mask.shape)
+
+    def side(axis: int) -> slice:
         present = np.flatnonzero(mask.any(axis=tuple(n for n in range(mask.ndim) if n != axis)))
-        found.append(slice(int(present[0]), int(present[-1]) + 1))
-    return tuple(found)
+        return slice(int(present[0]), int(present[-1]) + 1)
+
+    return side(0), side(1), side(2)
+
+
+def _whole(shape: Sequence[int]) -> Box:
+    i, j, k = (slice(0, size) for size in shape)
+    return i, j, k
 
 
 def _enlarged(box: Box, coarse: tuple[int, ...], shape: tuple[int, ...]) -> Box:
     """Return a box of the coarse grid, one voxel wider, in voxels of the fine one."""
-    parts = []
-    for part, small, size in zip(box, coarse, shape, strict=True):
+
+    def side(part: slice, small: int, size: int) -> slice:
         edges = coarse_edges(size, small)
-        parts.append(slice(int(edges[max(part.start - 1, 0)]), int(edges[min(part.stop + 1, small)])))
-    return tuple(parts)
+        return slice(int(edges[max(part.start - 1, 0)]), int(edges[min(part.stop + 1, small)]))
+
+    i, j, k = (side(*sizes) for sizes in zip(box, coarse, shape, strict=True))
+    return i, j, k

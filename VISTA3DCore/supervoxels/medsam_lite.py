@@ -48,7 +48,8 @@ class MedSamLite:
         encoder, decoder = load_parts(weights)
         fold_norms(encoder)
         network = torch.nn.Sequential(encoder, decoder).eval()
-        self._network = network.to(self.device, memory_format=torch.channels_last)
+        # PyTorch's stubs lack this form of its documentation.
+        self._network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def features(self, slices: torch.Tensor) -> torch.Tensor:
@@ -73,7 +74,8 @@ def load_parts(weights: Path) -> tuple[torch.nn.Module, torch.nn.Module]:
     except Exception as error:  # torch reports a damaged file in many ways
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"'{weights}' does not hold the weights of LiteMedSAM ({reason}).") from error
-    return tuple(parts)
+    encoder, decoder = parts
+    return encoder, decoder
 
 
 def weights_path(folder: Path | None = None) -> Path:

@@ -34,7 +34,7 @@ def restore(labels: np.ndarray, grid: WorkingGrid, volume: Volume, progress: Pro
     image = volume.array[grid.box]
     for start in range(0, inner.shape[0], _SLAB):
         part = slice(start, start + _SLAB)
-        slab = [[tuple(values[part] for values in side) for side in axes[0]], *axes[1:]]
+        slab = [[(index[part], weight[part]) for index, weight in axes[0]], *axes[1:]]
         inner[part] = _voted(labels, grid.image, image[part].astype(np.float32), slab)
         progress.update(start / inner.shape[0], "Restoring the grid")
     return result

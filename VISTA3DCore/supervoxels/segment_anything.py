@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -101,11 +101,13 @@ def _loaded(folder: Path) -> SamModel:
     from transformers import SamModel
 
     try:
-        model, found = SamModel.from_pretrained(
+        # With the loading information the library returns a pair, which its types do not say.
+        loaded: Any = SamModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # each library has its own way to report a damaged file
         raise ModelError(f"The weights in '{folder}' cannot be loaded ({error}); delete the folder.") from error
+    model, found = loaded
     wanted = [key for key in found["missing_keys"] if key.startswith(("vision_encoder.", "mask_decoder.upscale"))]
     if wanted:
         raise ModelError(f"The weights in '{folder}' lack '{wanted[0]}'; delete the folder to download them again.")

@@ -86,6 +86,7 @@ class WindowAttention(nn.Module):
         # Query, key and value of one head stand side by side in the checkpoint.
         joined = self.qkv(self.norm(x)).view(count, pixels, self.heads, 3, width // self.heads)
         query, key, value = joined.permute(3, 0, 2, 1, 4).unbind(0)
+        assert isinstance(self.offsets, torch.Tensor)
         bias = self.attention_biases[:, self.offsets].to(query.dtype)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
         return self.proj(mixed.transpose(1, 2).reshape(count, pixels, width))
@@ -145,7 +146,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(*(self._block(number) for _ in range(DEPTHS[number])))
         last = number == len(WIDTHS) - 1
-        self.downsample = nn.Identity() if last else Reduction(*WIDTHS[number : number + 2], STRIDES[number])
+        self.downsample = nn.Identity() if last else Reduction(WIDTHS[number], WIDTHS[number + 1], STRIDES[number])
 
     @staticmethod
     def _block(number: int) -> nn.Module:
