@@ -46,14 +46,12 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/arrays.py
   VISTA3DCore/engine/client.py
   VISTA3DCore/engine/coding.py
-  VISTA3DCore/engine/connection.py
   VISTA3DCore/engine/diagnosis.py
   VISTA3DCore/engine/environment.py
   VISTA3DCore/engine/errors.py
   VISTA3DCore/engine/framing.py
   VISTA3DCore/engine/handlers.py
   VISTA3DCore/engine/jobs.py
-  VISTA3DCore/engine/keeper.py
   VISTA3DCore/engine/lifetime.py
   VISTA3DCore/engine/messages.py
   VISTA3DCore/engine/model_management.py
@@ -62,6 +60,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/protocol.py
   VISTA3DCore/engine/server.py
   VISTA3DCore/engine/sessions.py
+  VISTA3DCore/engine/supervised_client.py
   VISTA3DCore/engine/supervisor.py
   VISTA3DCore/engine/transports.py
   VISTA3DCore/errors.py

@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.phantom import paint_phantom

@@ -10,7 +10,7 @@ import torch
 from engine_processes import RawWorker, coarse_phantom
 
 from VISTA3DCore.engine.arrays import SharedDirectory
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.imaging.volume import Volume
 

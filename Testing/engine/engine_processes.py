@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from manual_client import ManualClient
 
 from VISTA3DCore.engine.arrays import SharedDirectory
-from VISTA3DCore.engine.client import EngineClient, Failure, Response
+from VISTA3DCore.engine.client import Failure, Response, initialize_params
 from VISTA3DCore.engine.environment import worker_command
+from VISTA3DCore.engine.protocol import Params
 from VISTA3DCore.imaging.phantom import paint_phantom
 from VISTA3DCore.imaging.volume import Volume
 
@@ -38,7 +40,7 @@ class RawWorker:
 
     def __init__(self, command: list[str] | None = None) -> None:
         self.shared = SharedDirectory()
-        self.client = EngineClient()
+        self.client = ManualClient()
         self.process = subprocess.Popen(
             command or worker_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -57,9 +59,9 @@ class RawWorker:
         """Close the input and return everything that is still said."""
         return self.process.communicate(timeout=PATIENCE_S)[0]
 
-    def ask(self, sent: tuple[int, bytes]) -> Response | Failure:
+    def ask(self, method: str, params: Params | None = None) -> Response | Failure:
         """Send a request and wait for its answer."""
-        identity, data = sent
+        identity, data = self.client.request(method, params)
         self.write(data)
         while True:
             for event in self.client.receive(self.read()):
@@ -67,7 +69,7 @@ class RawWorker:
                     return event
 
     def greet(self) -> Response | Failure:
-        return self.ask(self.client.initialize(self.shared.path, "test"))
+        return self.ask("initialize", initialize_params(self.shared.path, "test"))
 
     def stop(self) -> None:
         self.process.kill()

@@ -16,6 +16,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).res
 
 from engine_processes import RawWorker, coarse_phantom  # noqa: E402
 
+from VISTA3DCore.engine.protocol import OpenParams, SegmentParams  # noqa: E402
+
 if __name__ == "__main__":
     model, pipe = sys.argv[1:]
     worker, holder = RawWorker(), None
@@ -23,8 +25,9 @@ if __name__ == "__main__":
     volume = coarse_phantom((100, 100, 100))
     ref = worker.shared.put(volume.array, volume.affine)
     if pipe == "closed":
-        session = worker.ask(worker.client.open(ref, model)).result.session
-        worker.write(worker.client.segment(session, "everything", streaming=True)[1])
+        session = worker.ask("open", OpenParams(ref, model)).result.session
+        params = SegmentParams(session, ("everything",), streaming=True)
+        worker.write(worker.client.request("segment", params)[1])
         worker.read()
     else:
         ends = worker.process.stdin.fileno(), worker.process.stdout.fileno()

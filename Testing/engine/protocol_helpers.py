@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from manual_client import ManualClient
 
 from VISTA3DCore.engine import protocol
-from VISTA3DCore.engine.client import EngineClient
 from VISTA3DCore.engine.framing import MESSAGE_LIMIT, encode
 from VISTA3DCore.engine.transports import ChildProcess
 
@@ -195,9 +195,9 @@ VIOLATIONS = [
 ]
 
 
-def with_three() -> EngineClient:
+def with_three() -> ManualClient:
     """Return a client with the open requests 1, 2 and 3; only the first one's result is not null."""
-    client = EngineClient()
+    client = ManualClient()
     for method in ("status", "close", "shutdown"):
         client.request(method)
     return client

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from protocol_helpers import AFFINE, child, nothing_left
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.protocol import (
     InitializeResult,
     LoadParams,
@@ -243,7 +243,7 @@ def test_a_process_that_refuses_is_told(tmp_path):
 
 
 def test_a_process_that_hangs_in_the_handshake_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("VISTA3DCore.engine.blocking.START_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("VISTA3DCore.engine.blocking_client.START_TIMEOUT_S", 0.2)
     monkeypatch.setattr(ChildProcess.close, "__defaults__", (0.2,))
     with pytest.raises(WorkerGoneError, match=r"within 0\.2 s"):
         BlockingClient(child(tmp_path, "mute"))
@@ -276,7 +276,7 @@ def test_connections_come_and_go_without_a_trace(tmp_path):
 
 def test_a_client_never_loads_the_network_runtime():
     code = (
-        "import sys; from VISTA3DCore.engine import blocking, supervisor;"
+        "import sys; from VISTA3DCore.engine import blocking_client, supervised_client;"
         "print(*{'torch', 'monai', 'SimpleITK', 'scipy', 'psutil'} & set(sys.modules))"
     )
 

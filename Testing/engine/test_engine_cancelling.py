@@ -13,7 +13,7 @@ import psutil
 import pytest
 from engine_processes import PATIENCE_S, arrays_of, centre_of, wait_until
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.client import Failure, ProgressEvent, Response
 from VISTA3DCore.engine.protocol import ClickParams, Params, ProbeParams, SegmentParams, WarmParams, arrays_in
 from VISTA3DCore.errors import Cancelled

@@ -5,33 +5,39 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from protocol_helpers import MEMORY, VIOLATIONS, with_three
+from manual_client import Lost, ManualClient, Notice
+from protocol_helpers import AFFINE, MEMORY, VIOLATIONS, with_three
 
 from VISTA3DCore import errors
 from VISTA3DCore.anatomy.catalogue import catalogue
 from VISTA3DCore.engine import client as client_module
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.client import (
-    Broken,
-    EngineClient,
     Failure,
-    Notice,
     ProgressEvent,
     Response,
+    initialize_params,
     plain_structures,
     plain_target,
 )
 from VISTA3DCore.engine.framing import MESSAGE_LIMIT, FrameReader, encode
 from VISTA3DCore.engine.protocol import (
-    ArrayRef,
+    InitializeResult,
     InvalidParamsError,
+    LoadResult,
     NoticeParams,
+    Notification,
+    OpenResult,
     ProgressParams,
     ProtocolError,
+    SegmentParams,
     StatusResult,
+    WarmParams,
     WarmResult,
     WorkerGoneError,
     error_message,
@@ -39,27 +45,57 @@ from VISTA3DCore.engine.protocol import (
     read_message,
     result_message,
 )
+from VISTA3DCore.engine.transports import InMemory
 from VISTA3DCore.errors import InputError, UnknownStructureError
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import Region
+from VISTA3DCore.imaging.volume import Volume
 
 STATUS = StatusResult(("a",), MEMORY, 0, "segment")
-REF = ArrayRef("base.npy", (2, 2, 2), "bool")
+RESULTS = {
+    "initialize": InitializeResult(1, "0", 1, "cpu", "", MEMORY),
+    "load": LoadResult("mini", "cpu", "", (1, 3), True, "vista3d-ct"),
+    "open": OpenResult("s", (2, 2, 2)),
+    "close": None,
+    "shutdown": None,
+}
 
 
-def asked(sent: tuple[int, bytes]) -> dict:
-    """Return the parameters that the engine reads, after checking them."""
-    identity, data = sent
-    request = read_message(FrameReader().feed(data)[0])
-    assert request.id == identity
-    return {"method": request.method, **request.parsed().to_json()}
+def respond(message: dict) -> list[dict]:
+    """Refuse everything but what it takes to open a volume and to close it; check all parameters."""
+    request = read_message(message)
+    if isinstance(request, Notification):
+        return []
+    request.parsed()
+    if request.method in RESULTS:
+        return [result_message(request.id, RESULTS[request.method])]
+    return [error_message(request.id, InputError("No."))]
+
+
+def asked(engine: InMemory, call: Callable[[], object]) -> dict:
+    """Return the method and parameters of the request that a call makes, which is refused."""
+    with pytest.raises(InputError, match=r"No\."):
+        call()
+    return {"method": engine.sent[-1]["method"], **engine.sent[-1]["params"]}
+
+
+@pytest.fixture
+def engine() -> InMemory:
+    return InMemory(respond)
+
+
+@pytest.fixture
+def client(engine, tmp_path, monkeypatch) -> Iterator[BlockingClient]:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with BlockingClient(engine) as one:
+        yield one
 
 
 def test_a_response_has_the_type_of_its_method():
-    client = EngineClient()
-    first, _ = client.status()
-    second, _ = client.warm("s", (1, 2, 3))
-    third, _ = client.shutdown()
+    client = ManualClient()
+    first, _ = client.request("status")
+    second, _ = client.request("warm", WarmParams("s", (1, 2, 3)))
+    third, _ = client.request("shutdown")
 
     events = client.receive(encode(result_message(second, WarmResult(1))) + encode(result_message(third, None)))
     assert events == [Response(second, WarmResult(1)), Response(third, None)]
@@ -72,8 +108,8 @@ def test_a_response_has_the_type_of_its_method():
     "kind", [errors.InputError, errors.Cancelled, errors.OfflineError, errors.UnknownStructureError]
 )
 def test_an_error_is_the_exception_that_it_was(kind):
-    client = EngineClient()
-    identity, _ = client.status()
+    client = ManualClient()
+    identity, _ = client.request("status")
 
     (event,) = client.receive(encode(error_message(identity, kind("A sentence."))))
 
@@ -81,8 +117,8 @@ def test_an_error_is_the_exception_that_it_was(kind):
 
 
 def test_progress_and_notices():
-    client = EngineClient()
-    identity, _ = client.status()
+    client = ManualClient()
+    identity, _ = client.request("status")
     progress = ProgressParams(identity, 0.25, "Encoding", "window 1", 3.5)
     stray = ProgressParams(99, 0.25, "Encoding")
 
@@ -97,8 +133,8 @@ def test_progress_and_notices():
 
 
 def test_unknown_ids_and_notifications_are_no_event():
-    client = EngineClient()
-    identity, _ = client.status()
+    client = ManualClient()
+    identity, _ = client.request("status")
     strays = [
         result_message(99, None),
         result_message("1", None),
@@ -109,13 +145,13 @@ def test_unknown_ids_and_notifications_are_no_event():
     assert client.receive(b"".join(map(encode, strays))) == []
     assert client.receive(encode(result_message(identity, STATUS))) == [Response(identity, STATUS)]
     assert client.receive(encode(result_message(identity, STATUS))) == []
-    assert client.broken is None
+    assert client.transport.killed == 0
 
 
 def test_a_result_of_the_wrong_type_fails_its_request_alone():
-    client = EngineClient()
-    first, _ = client.status()
-    second, _ = client.shutdown()
+    client = ManualClient()
+    first, _ = client.request("status")
+    second, _ = client.request("shutdown")
 
     (event,) = client.receive(encode({"jsonrpc": "2.0", "id": first, "result": {"sessions": 3}}))
 
@@ -133,40 +169,40 @@ def test_a_violation_ends_the_connection_after_what_was_right(data):
     events = client.receive(encode(result_message(3, None)) + data + encode(result_message(2, None)))
 
     assert [(type(event), getattr(event, "id", None)) for event in events] == [
-        (Response, 3), (Failure, 1), (Failure, 2), (Broken, None)
+        (Response, 3), (Failure, 1), (Failure, 2), (Lost, None)
     ]  # fmt: skip
     assert all(isinstance(event.error, WorkerGoneError) for event in events[1:])
     assert events[1].error is not events[2].error
     assert client.receive(encode(result_message(2, None))) == []
-    assert client.connection_lost("Gone.") == []
+    assert client.lose("Gone.") == []
     with pytest.raises(WorkerGoneError, match="not of the protocol"):
-        client.status()
+        client.request("status")
 
 
 def test_a_lost_connection_fails_each_request_once():
     client = with_three()
 
-    events = client.connection_lost("The engine process ended.")
+    events = client.lose("The engine process ended.")
 
     assert [event.id for event in events[:3]] == [1, 2, 3]
-    assert isinstance(events[3], Broken)
+    assert isinstance(events[3], Lost)
     assert {str(event.error) for event in events} == {"The engine process ended."}
-    assert client.connection_lost("Again.") == []
+    assert client.lose("Again.") == []
     assert not client.has_pending
 
 
 def test_a_request_that_cannot_be_written_was_never_made():
-    client = EngineClient()
+    client = ManualClient()
     with pytest.raises(ProtocolError, match="at most"):
-        client.segment("s", ["x" * MESSAGE_LIMIT])
+        client.request("segment", SegmentParams("s", ("x" * MESSAGE_LIMIT,)))
 
     assert not client.has_pending
-    assert client.status()[0] == 1
+    assert client.request("status")[0] == 1
 
 
 def test_cancelling_asks_and_does_not_end():
-    client = EngineClient()
-    identity, _ = client.status()
+    client = ManualClient()
+    identity, _ = client.request("status")
 
     (message,) = FrameReader().feed(client.cancel(identity))
 
@@ -174,41 +210,46 @@ def test_cancelling_asks_and_does_not_end():
     assert client.has_pending
 
 
-def test_the_helpers_speak_the_engines_types():
-    client = EngineClient()
+def test_calls_send_the_engines_types(engine, client):
     liver, clicks = catalogue()["liver"], [Click(np.array([1.0, 2.0, 3.0])), Click((4, 5, 6), positive=False)]
     wire = [{"position": [1.0, 2.0, 3.0], "positive": True}, {"position": [4.0, 5.0, 6.0], "positive": False}]
-    region = [-1.0, -2.0, -3.0, 1.0, 2.0, 3.0]
+    region, base = [-1.0, -2.0, -3.0, 1.0, 2.0, 3.0], np.ones((2, 2, 2), dtype=bool)
+    assert engine.sent[0]["params"] == initialize_params(client.shared.path, "vista3d-python").to_json()
 
-    assert asked(client.initialize(Path("folder"), "test"))["shared_directory"] == "folder"
-    chosen = dict.fromkeys(("device", "runtime", "precision"), "auto")
-    assert asked(client.load("mini")) == {"method": "load", "model": "mini", **chosen}
-    assert asked(client.open(REF, "mini", "ct", "CT", "cpu"))["volume"] == REF.to_json()
-    assert asked(client.segment("s", "liver"))["structures"] == ["liver"]
-    found = asked(
-        client.segment("s", [liver, np.int64(3), "spleen"], roi=Region((-1, -2, -3), (1, 2, 3)), preset="paper")
-    )
+    session = client.open(Volume(np.zeros((2, 2, 2), np.int16), AFFINE, "ct", "CT"), "mini", "cpu")
+    load, opening = (message["params"] for message in engine.sent[-2:])
+    assert load == {"model": "mini", "device": "cpu", "runtime": "auto", "precision": "auto"}
+    assert (opening["name"], opening["modality"], opening["device"]) == ("ct", "CT", "cpu")
+    assert (opening["volume"]["shape"], opening["volume"]["dtype"]) == ([2, 2, 2], "int16")
+
+    assert asked(engine, lambda: session.segment("liver"))["structures"] == ["liver"]
+    box = Region((-1, -2, -3), (1, 2, 3))
+    found = asked(engine, lambda: session.segment([liver, np.int64(3), "spleen"], roi=box, preset="paper"))
     assert (found["structures"], found["roi"], found["preset"]) == ([1, 3, "spleen"], region, "paper")
-    assert asked(client.segment("s", 1, roi=np.array(region), streaming=True))["roi"] == region
-    assert [asked(client.segment("s", 1, cleanup=one))["cleanup"] for one in (None, True, False)] == [None, True, False]
-    found = asked(client.click("s", None, clicks, base=REF, settled=1))
+    assert asked(engine, lambda: session.segment(1, roi=np.array(region), streaming=True))["roi"] == region
+    for cleanup in (None, True, False):
+        assert asked(engine, lambda cleanup=cleanup: session.segment(1, cleanup=cleanup))["cleanup"] is cleanup
+    found = asked(engine, lambda: session.click(None, clicks, base, settled=1))
     assert (found["structure"], found["clicks"], found["settled"]) == (None, wire, 1)
-    assert asked(client.warm("s", np.zeros(3)))["position"] == [0.0, 0.0, 0.0]
-    assert asked(client.hit("s", liver, [1, 2, 3]))["structure"] == 1
-    assert asked(client.suggest("s", "liver", clicks, base=REF, count=3))["count"] == 3
-    assert asked(client.uncertainty("s", "liver", clicks, REF))["base"] == REF.to_json()
-    assert asked(client.close("s")) == {"method": "close", "session": "s"}
+    assert found["base"]["dtype"] == "bool"
+    assert asked(engine, lambda: session.warm(np.zeros(3)))["position"] == [0.0, 0.0, 0.0]
+    assert asked(engine, lambda: session.hit(liver, [1, 2, 3]))["structure"] == 1
+    assert asked(engine, lambda: session.suggest("liver", clicks, base, count=3))["count"] == 3
+    assert asked(engine, lambda: session.uncertainty("liver", clicks, base))["base"] == found["base"]
+    session.close()
+    assert (engine.sent[-1]["method"], engine.sent[-1]["params"]) == ("close", {"session": "s"})
 
 
-def test_what_makes_no_sense_is_refused_before_it_is_sent():
-    client = EngineClient()
+def test_what_makes_no_sense_is_refused_before_it_is_sent(engine, client):
+    session = client.open(Volume(np.zeros((2, 2, 2), np.int16), AFFINE))
+    sent = len(engine.sent)
     with pytest.raises(InputError, match="six numbers"):
-        client.segment("s", "liver", roi=(1, 2, 3))
+        session.segment("liver", roi=(1, 2, 3))
     with pytest.raises(InputError, match="three finite numbers"):
-        client.warm("s", (1, float("nan"), 3))
+        session.warm((1, float("nan"), 3))
     with pytest.raises(UnknownStructureError, match="neither the name nor the number"):
-        client.segment("s", [1.5])
-    assert not client.has_pending
+        session.segment([1.5])
+    assert len(engine.sent) == sent
     assert plain_target(None) is None
     assert plain_structures(np.array([1, 3])) == (1, 3)
 
@@ -250,12 +291,14 @@ def test_the_client_has_no_threads_pipes_or_clocks():
         tree = ast.parse(Path(client_module.__file__).with_name(f"{name}.py").read_text(encoding="utf-8"))
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        # A lock is all that the client needs of threads: several may use it.
+        imported -= {"threading"} if name == "client" else set()
         assert not imported & {"threading", "subprocess", "socket", "select", "queue", "time", "asyncio", "pickle"}
 
 
 def test_an_invalid_result_names_its_field():
-    client = EngineClient()
-    identity, _ = client.warm("s", (0, 0, 0))
+    client = ManualClient()
+    identity, _ = client.request("warm", WarmParams("s", (0, 0, 0)))
     (event,) = client.receive(encode({"jsonrpc": "2.0", "id": identity, "result": None}))
 
     assert isinstance(event.error, ProtocolError)

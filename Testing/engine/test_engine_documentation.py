@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from manual_client import ManualClient
 
-from VISTA3DCore.engine.client import EngineClient
 from VISTA3DCore.engine.framing import FrameReader, encode
 from VISTA3DCore.engine.protocol import (
     ERROR_CODES,
@@ -66,7 +66,7 @@ def test_the_example_of_an_array_is_one():
 
 
 def test_the_conversation_is_one():
-    client, asked = EngineClient(), {}
+    client, asked = ManualClient(), {}
     for message in EXAMPLES[1:]:
         read = read_message(message)
         if isinstance(read, Request):

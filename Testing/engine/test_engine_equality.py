@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from engine_processes import arrays_of, centre_of
 
-from VISTA3DCore.engine.blocking import BlockingClient, RemoteSession
+from VISTA3DCore.engine.blocking_client import BlockingClient, RemoteSession
 from VISTA3DCore.engine.protocol import UnknownSessionError
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import Cancelled, InputError, ModelError, UnknownStructureError

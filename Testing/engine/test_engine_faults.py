@@ -14,12 +14,13 @@ import numpy as np
 import psutil
 import pytest
 from engine_processes import PATIENCE_S, arrays_of, centre_of, coarse_phantom, is_alive, wait_until
+from manual_client import FAREWELL
 
-from VISTA3DCore.engine.blocking import BlockingClient
-from VISTA3DCore.engine.client import Failure, Response
+from VISTA3DCore.engine.blocking_client import BlockingClient
+from VISTA3DCore.engine.client import Failure, Response, initialize_params
 from VISTA3DCore.engine.framing import MESSAGE_LIMIT, FrameReader, encode
 from VISTA3DCore.engine.protocol import WorkerGoneError
-from VISTA3DCore.engine.supervisor import Supervisor
+from VISTA3DCore.engine.supervised_client import SupervisedClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import DeviceError, NotEnoughMemoryError, OutputError, SlowerWarning
 from VISTA3DCore.imaging.clicks import Click
@@ -58,7 +59,7 @@ class TestKilled:
                 threading.Timer(0.2, started[0].kill).start()
             return started[-1]
 
-        with Supervisor(start, on_report=reports.append) as supervisor, BlockingClient(supervisor) as client:
+        with SupervisedClient(start, on_report=reports.append) as supervisor, BlockingClient(supervisor) as client:
             yield client
 
     @pytest.fixture(scope="class")
@@ -119,7 +120,7 @@ def test_a_client_that_hangs_up_keeps_its_files(raw_worker):
     """Only a dead client's files are removed by the engine."""
     worker = raw_worker()
     worker.shared.put(np.zeros(3))
-    worker.write(worker.client.initialize(worker.shared.path, "test")[1])
+    worker.write(worker.client.request("initialize", initialize_params(worker.shared.path, "test"))[1])
     assert worker.rest() == b""
     assert worker.process.returncode == 0
     assert arrays_of(worker.shared.path) == ["array-1.npy"]
@@ -127,7 +128,7 @@ def test_a_client_that_hangs_up_keeps_its_files(raw_worker):
 
 def test_exit_ends_it_at_once(raw_worker):
     worker = raw_worker()
-    worker.write(worker.client.initialize(worker.shared.path, "test")[1] + worker.client.notify("exit"))
+    worker.write(worker.client.request("initialize", initialize_params(worker.shared.path, "test"))[1] + FAREWELL)
     assert worker.process.wait(LEAST_LATE_S) == 0
     assert worker.process.stdout.read() == b""
 
@@ -197,7 +198,7 @@ def test_messages_out_of_order(raw_worker):
     again = worker.greet()
     assert isinstance(again, Failure)
     assert "twice" in str(again.error)
-    assert worker.ask(worker.client.shutdown()).result is None
+    assert worker.ask("shutdown").result is None
     assert worker.process.wait(LEAST_LATE_S) == 0
 
 

@@ -8,16 +8,11 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from manual_client import Lost, ManualClient
 from protocol_helpers import MEMORY, VIOLATIONS, with_three
 
 from VISTA3DCore import errors
-from VISTA3DCore.engine.client import (
-    Broken,
-    EngineClient,
-    Event,
-    Failure,
-    Response,
-)
+from VISTA3DCore.engine.client import Event, Failure, Response
 from VISTA3DCore.engine.framing import MESSAGE_LIMIT, encode
 from VISTA3DCore.engine.protocol import (
     METHODS,
@@ -74,12 +69,12 @@ CUT = GOOD.flatmap(lambda data: st.integers(0, len(data)).map(lambda stop: data[
 STREAM = st.lists(st.one_of(GOOD, GOOD, GOOD, ODD, WRONG, CUT, st.binary(max_size=20)), max_size=6).map(b"".join)
 
 
-def check_ends(events: list[Event], client: EngineClient) -> None:
+def check_ends(events: list[Event], client: ManualClient) -> None:
     """Check that each of the three requests ended exactly once, and that nothing came after the end."""
     ends = [event.id for event in events if isinstance(event, (Response, Failure))]
     assert sorted(ends) == [1, 2, 3]
-    assert [type(event) for event in events].count(Broken) == 1
-    assert isinstance(events[-1], Broken)
+    assert [type(event) for event in events].count(Lost) == 1
+    assert isinstance(events[-1], Lost)
     assert not client.has_pending
     assert all(isinstance(event.error, errors.VistaError) for event in events if isinstance(event, Failure))
 
@@ -91,7 +86,7 @@ def test_fuzzed_streams_end_every_request_once(data, cuts):
     places = sorted(cut % (len(data) + 1) for cut in cuts)
     for start, stop in zip([0, *places], [*places, len(data)], strict=True):
         events += client.receive(data[start:stop])
-    events += client.connection_lost("The engine process ended.")
+    events += client.lose("The engine process ended.")
 
     check_ends(events, client)
 
@@ -128,7 +123,7 @@ def test_damaged_streams_end_every_request_once(seed):
             stop = start + chance.choice((1, 7, 50, 1000))
             events += client.receive(data[start:stop])
             start = stop
-        check_ends(events + client.connection_lost("The engine process ended."), client)
+        check_ends(events + client.lose("The engine process ended."), client)
 
 
 def outline(event: Event) -> tuple:
@@ -151,9 +146,9 @@ def test_where_a_stream_is_cut_does_not_matter(data, cut):
 @settings(max_examples=300)
 @given(st.permutations(range(1, 9)), st.lists(st.integers(0, 10**6), max_size=8))
 def test_answers_may_come_in_any_order(order, cuts):
-    client = EngineClient()
+    client = ManualClient()
     for _ in order:
-        client.shutdown()
+        client.request("shutdown")
     data = b"".join(encode(result_message(identity, None)) for identity in order)
     places = sorted(cut % (len(data) + 1) for cut in cuts)
 

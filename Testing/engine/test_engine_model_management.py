@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from local_hub import Hub, Served
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.environment import clean_environment
 from VISTA3DCore.engine.protocol import (
     DownloadParams,
@@ -20,7 +20,7 @@ from VISTA3DCore.engine.protocol import (
     ModelParams,
     ProtocolError,
 )
-from VISTA3DCore.engine.supervisor import Supervisor
+from VISTA3DCore.engine.supervised_client import SupervisedClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import Cancelled, DeviceError, LicenseNotAcceptedError, ModelError, OfflineError
 from VISTA3DCore.models.registry import REGISTRY
@@ -39,7 +39,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., BlockingClient]]:
 
         def started(compute: bool = False, **variables: str) -> BlockingClient:
             environment = {**clean_environment(), "VISTA3D_HOME": str(tmp_path / "home"), **variables}
-            supervisor = Supervisor(lambda: ChildProcess(environment=environment), compute=compute)
+            supervisor = SupervisedClient(lambda: ChildProcess(environment=environment), compute=compute)
             stack.enter_context(supervisor)
             return stack.enter_context(BlockingClient(supervisor))
 

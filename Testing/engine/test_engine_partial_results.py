@@ -9,7 +9,7 @@ import pytest
 from engine_processes import arrays_of, centre_of, coarse_phantom
 
 from VISTA3DCore.engine import partial_results
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.partial_results import Growing
 from VISTA3DCore.engine.protocol import OpenParams, PartialInfo, SegmentParams
 from VISTA3DCore.errors import Cancelled, InputError

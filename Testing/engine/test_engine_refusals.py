@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import VISTA3DCore
-from VISTA3DCore.engine.client import Failure
+from VISTA3DCore.engine.client import Failure, initialize_params
 from VISTA3DCore.engine.protocol import ArrayRef, InvalidParamsError, OpenParams
 from VISTA3DCore.errors import InputError
 
@@ -138,7 +138,7 @@ def test_other_places_are_refused(raw_worker, tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(worker.shared.path)
     for place in ("absent", "file", "link"):
-        answer = worker.ask(worker.client.initialize(tmp_path / place, "test"))
+        answer = worker.ask("initialize", initialize_params(tmp_path / place, "test"))
         assert isinstance(answer.error, InputError), place
         assert "shared directory" in str(answer.error)
 
@@ -148,4 +148,4 @@ def test_a_directory_of_somebody_else_is_refused(raw_worker, tmp_path):
     worker = raw_worker()
     (tmp_path / "theirs").mkdir(mode=0o700)
     os.chown(tmp_path / "theirs", 12345, 12345)
-    assert isinstance(worker.ask(worker.client.initialize(tmp_path / "theirs", "test")).error, InputError)
+    assert isinstance(worker.ask("initialize", initialize_params(tmp_path / "theirs", "test")).error, InputError)

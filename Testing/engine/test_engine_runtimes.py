@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from engine_processes import centre_of, coarse_phantom
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.inference.segmenter import Segmenter

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 from protocol_helpers import AFFINE, child, nothing_left, wait_until
 
-from VISTA3DCore.engine.blocking import BlockingClient
-from VISTA3DCore.engine.keeper import Patience
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.protocol import (
     CloseParams,
     UnknownSessionError,
     UnsupportedVersionError,
     WorkerGoneError,
 )
-from VISTA3DCore.engine.supervisor import Supervisor
+from VISTA3DCore.engine.supervised_client import SupervisedClient
+from VISTA3DCore.engine.supervisor import RestartPolicy
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import Cancelled, InputError
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 
-QUICK = Patience(first_pause=0.02, longest_pause=0.1, restarts=4)
+QUICK = RestartPolicy(first_pause=0.02, longest_pause=0.1, restarts=4)
 
 
 @pytest.fixture(autouse=True)
@@ -43,13 +43,13 @@ def temporary(tmp_path, monkeypatch):
 class Watched:
     """A supervisor over real child processes, and all that it told."""
 
-    def __init__(self, start: Callable[[], ChildProcess], patience: Patience = QUICK) -> None:
+    def __init__(self, start: Callable[[], ChildProcess], policy: RestartPolicy = QUICK) -> None:
         self.processes: list[ChildProcess] = []
         self.reports: list[str] = []
         self.states: list[str] = []
         self._start = start
-        self.supervisor = Supervisor(
-            self.start, on_report=self.reports.append, on_state=self.states.append, patience=patience
+        self.supervisor = SupervisedClient(
+            self.start, on_report=self.reports.append, on_state=self.states.append, policy=policy
         )
         self.client = BlockingClient(self.supervisor)
 
@@ -69,8 +69,8 @@ def watch(tmp_path):
     """Return what makes a supervised client; it is closed after the test."""
     made: list[Watched] = []
 
-    def make(*arguments: object, patience: Patience = QUICK) -> Watched:
-        made.append(Watched(lambda: child(tmp_path, *arguments), patience))
+    def make(*arguments: object, policy: RestartPolicy = QUICK) -> Watched:
+        made.append(Watched(lambda: child(tmp_path, *arguments), policy))
         return made[-1]
 
     yield make
@@ -152,7 +152,7 @@ def test_a_process_that_is_killed_in_the_handshake(watch, tmp_path, volume):
 
 
 def test_a_process_that_hangs_in_the_handshake(watch, tmp_path, volume):
-    watched = watch("mute", tmp_path / "once", patience=Patience(first_pause=0.02, handshake=0.5))
+    watched = watch("mute", tmp_path / "once", policy=RestartPolicy(first_pause=0.02, handshake=0.5))
 
     assert watched.client.open(volume).segment("liver").labels.all()
     assert watched.reports == ["The engine process did not start within 0.5 s."]
@@ -180,8 +180,8 @@ def test_a_process_that_refuses_is_not_started_again(watch):
 
 def test_a_command_that_does_not_exist(tmp_path):
     reports = []
-    with Supervisor(
-        lambda: ChildProcess([str(tmp_path / "no python")]), on_report=reports.append, patience=QUICK
+    with SupervisedClient(
+        lambda: ChildProcess([str(tmp_path / "no python")]), on_report=reports.append, policy=QUICK
     ) as one:
         client = BlockingClient(one)
         with pytest.raises(WorkerGoneError, match="cannot be started with"):
@@ -194,7 +194,7 @@ def test_a_factory_that_fails_is_told_as_a_sentence():
         raise RuntimeError("no QProcess here")
 
     with (
-        Supervisor(fail, patience=QUICK) as supervisor,
+        SupervisedClient(fail, policy=QUICK) as supervisor,
         pytest.raises(WorkerGoneError, match=r"cannot be started \(no QProcess here\)"),
     ):
         BlockingClient(supervisor).call("status")

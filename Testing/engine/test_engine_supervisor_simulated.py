@@ -9,7 +9,6 @@ from protocol_helpers import MEMORY
 
 from VISTA3DCore.engine.arrays import SharedDirectory
 from VISTA3DCore.engine.client import Failure, Response
-from VISTA3DCore.engine.keeper import Patience
 from VISTA3DCore.engine.protocol import (
     ArrayRef,
     CloseParams,
@@ -29,7 +28,8 @@ from VISTA3DCore.engine.protocol import (
     read_message,
     result_message,
 )
-from VISTA3DCore.engine.supervisor import Supervisor
+from VISTA3DCore.engine.supervised_client import SupervisedClient
+from VISTA3DCore.engine.supervisor import RestartPolicy
 from VISTA3DCore.engine.transports import InMemory
 from VISTA3DCore.errors import Cancelled, InputError
 
@@ -94,19 +94,19 @@ class Engine:
 def simulated():
     engine, clock = Engine(), Clock()
     reports, states = [], []
-    with Supervisor(engine, call_later=clock, on_report=reports.append, on_state=states.append) as supervisor:
+    with SupervisedClient(engine, call_later=clock, on_report=reports.append, on_state=states.append) as supervisor:
         supervisor.start()
         yield supervisor, engine, clock, reports, states
 
 
-def opened(supervisor: Supervisor) -> str:
+def opened(supervisor: SupervisedClient) -> str:
     events = []
     supervisor.submit("open", OpenParams(REF, "mini", "head"), events.append)
     return events[0].result.session
 
 
 def test_pauses_double_up_to_the_longest():
-    assert [Patience().pause(failures) for failures in range(1, 9)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    assert [RestartPolicy().pause(failures) for failures in range(1, 9)] == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
 
 
 def test_restarts_wait_longer_and_longer_until_something_succeeds(simulated):
@@ -337,13 +337,13 @@ def test_a_handler_that_raises_harms_nobody_else(simulated):
 
 def test_a_shared_directory_of_somebody_else_stays(tmp_path):
     with SharedDirectory() as shared:
-        Supervisor(Engine(), shared=shared, call_later=Clock()).close()
+        SupervisedClient(Engine(), shared=shared, call_later=Clock()).close()
         assert shared.path.exists()
 
 
 def test_nothing_starts_before_it_is_asked_to():
     engine = Engine()
-    with Supervisor(engine, call_later=Clock()) as supervisor:
+    with SupervisedClient(engine, call_later=Clock()) as supervisor:
         assert supervisor.state == "stopped"
         assert engine.lives == []
         supervisor.submit("status", None, lambda _event: None)

@@ -14,9 +14,8 @@ import psutil
 import pytest
 from protocol_helpers import child, nothing_left, wait_until
 
-from VISTA3DCore.engine.blocking import BlockingClient
-from VISTA3DCore.engine.client import Failure, Response, initialize_params
-from VISTA3DCore.engine.connection import Connection
+from VISTA3DCore.engine.blocking_client import BlockingClient
+from VISTA3DCore.engine.client import EngineClient, Failure, Response, initialize_params
 from VISTA3DCore.engine.protocol import (
     LoadParams,
     Memory,
@@ -207,42 +206,42 @@ def test_a_parent_that_is_killed_leaves_no_child(tmp_path):
     wait_until(lambda: not psutil.pid_exists(pid), 5.0)
 
 
-# Connections
+# The client over a transport
 
 
-def test_a_connection_tells_each_handler_in_order():
+def test_events_reach_each_handler_in_order():
     def respond(message):
         request = read_message(message)
         return [result_message(request.id, StatusResult((), Memory(2, 1), request.id, None))]
 
     events = []
-    connection = Connection(InMemory(respond))
-    connection.start()
-    ids = [connection.submit("status", None, events.append) for _ in range(3)]
+    client = EngineClient(InMemory(respond))
+    client.start()
+    ids = [client.submit("status", None, events.append) for _ in range(3)]
 
     assert [(event.id, event.result.queue) for event in events] == [(one, one) for one in ids]
 
 
 def test_a_connection_that_is_lost_fails_what_is_open_once_and_tells_last():
     told, memory = [], InMemory()
-    connection = Connection(memory, on_broken=lambda error: told.append(("broken", str(error))))
-    connection.start()
+    client = EngineClient(memory, on_lost=lambda error: told.append(("lost", str(error))))
+    client.start()
     for number in range(3):
-        connection.submit("status", None, lambda event, number=number: told.append((number, str(event.error))))
+        client.submit("status", None, lambda event, number=number: told.append((number, str(event.error))))
     memory.lose("Gone.")
-    connection.kill()
-    connection.close()
+    client.kill()
+    client.close()
 
-    assert told == [(0, "Gone."), (1, "Gone."), (2, "Gone."), ("broken", "Gone.")]
+    assert told == [(0, "Gone."), (1, "Gone."), (2, "Gone."), ("lost", "Gone.")]
     with pytest.raises(WorkerGoneError, match=r"Gone\."):
-        connection.submit("status", None, told.append)
+        client.submit("status", None, told.append)
 
 
 def test_a_connection_kills_what_breaks_the_protocol():
     events, memory = [], InMemory()
-    connection = Connection(memory)
-    connection.start()
-    connection.submit("status", None, events.append)
+    client = EngineClient(memory)
+    client.start()
+    client.submit("status", None, events.append)
     memory.deliver(b"garbage")
 
     assert memory.closed
@@ -255,21 +254,21 @@ def test_a_handler_may_ask_again():
     def again(event):
         answers.append(event)
         if len(answers) < 5:
-            connection.submit("shutdown", None, again)
+            client.submit("shutdown", None, again)
 
-    connection = Connection(InMemory(lambda message: [result_message(message["id"], None)]))
-    connection.start()
-    connection.submit("shutdown", None, again)
+    client = EngineClient(InMemory(lambda message: [result_message(message["id"], None)]))
+    client.start()
+    client.submit("shutdown", None, again)
 
     assert [type(event) for event in answers] == [Response] * 5
 
 
 def test_a_request_that_is_too_long_is_refused_and_the_connection_stays():
     memory = InMemory()
-    connection = Connection(memory)
-    connection.start()
+    client = EngineClient(memory)
+    client.start()
     with pytest.raises(ProtocolError):
-        connection.submit("load", LoadParams("x" * 2**24), lambda _event: None)
-    connection.submit("initialize", initialize_params("folder", "x" * 10), lambda _event: None)
+        client.submit("load", LoadParams("x" * 2**24), lambda _event: None)
+    client.submit("initialize", initialize_params("folder", "x" * 10), lambda _event: None)
 
     assert len(memory.sent) == 1

@@ -13,8 +13,8 @@ from engine_helpers import EngineUnderTest, running_engine
 from engine_processes import coarse_phantom, is_alive, wait_until
 from logic_helpers import SHAPE, Answers, Heard, assert_sentence
 
-from VISTA3DCore.engine.keeper import Patience
 from VISTA3DCore.engine.protocol import LoadParams, OpenParams, SegmentParams, WorkerGoneError
+from VISTA3DCore.engine.supervisor import RestartPolicy
 from VISTA3DCore.errors import Cancelled, OutputError, UnknownStructureError, VistaError
 from VISTA3DSegmentLib.logic.engine import Engine
 from VISTA3DSegmentLib.logic.wording import for_panel
@@ -174,7 +174,7 @@ def test_an_interpreter_that_is_not_there_is_one_sentence() -> None:
             pass
 
     under_test = EngineUnderTest()
-    under_test.engine = Engine(Nothing, under_test.loop.call_later, patience=Patience(0.01, 0.02, restarts=2))
+    under_test.engine = Engine(Nothing, under_test.loop.call_later, policy=RestartPolicy(0.01, 0.02, restarts=2))
     heard = Heard(under_test.engine)
     answers = ask(under_test, "status")
     assert isinstance(answers.errors[0], WorkerGoneError)

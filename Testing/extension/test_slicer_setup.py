@@ -15,7 +15,7 @@ from engine_helpers import EventLoop
 from logic_helpers import Heard, MemoryStore, assert_sentence
 from packaging.requirements import Requirement
 
-from VISTA3DCore.engine.keeper import Patience
+from VISTA3DCore.engine.supervisor import RestartPolicy
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DSegmentLib.logic.engine import Engine
 from VISTA3DSegmentLib.logic.settings import Settings
@@ -279,7 +279,7 @@ def test_an_engine_that_cannot_start_is_broken_until_it_can() -> None:
     setup, loop = setup_of(Computer("2.9", True, True)), EventLoop()
     commands = [["/nothing/python"]]
     engine = Engine(
-        lambda: ChildProcess(commands[0]), loop.call_later, patience=Patience(0.001, 0.002, restarts=1, handshake=5)
+        lambda: ChildProcess(commands[0]), loop.call_later, policy=RestartPolicy(0.001, 0.002, restarts=1, handshake=5)
     )
     heard = Heard(setup)
     setup.watch(engine)

@@ -7,7 +7,7 @@ import sys
 from engine_helpers import EngineUnderTest, running_engine
 from logic_helpers import Answers, Heard
 
-from VISTA3DCore.engine.keeper import Patience
+from VISTA3DCore.engine.supervisor import RestartPolicy
 from VISTA3DSegmentLib.logic.signals import Signal
 from VISTA3DSegmentLib.logic.trouble import EngineTrouble
 
@@ -35,7 +35,7 @@ def test_a_process_that_ended_is_a_trouble_until_something_was_done() -> None:
 
 def test_a_process_that_could_not_be_started_is_a_trouble_until_it_runs() -> None:
     broken = [sys.executable, "-c", "raise SystemExit(3)"]
-    with running_engine(command=broken, patience=Patience(0.01, 0.02, restarts=1)) as under_test:
+    with running_engine(command=broken, policy=RestartPolicy(0.01, 0.02, restarts=1)) as under_test:
         heard = Heard(EngineTrouble(under_test.engine))
         under_test.engine.start()
         under_test.loop.run_until(lambda: under_test.engine.state == "failed")

@@ -18,7 +18,7 @@ from beside_reference.process import SideProcess
 from beside_reference.scene import Scene
 
 import VISTA3DCore
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.diagnosis import diagnose_apart
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.errors import OfflineError

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from packaged_files import LISTS, MODULE, ROOT, imported_modules, listed, wanted
 
-from VISTA3DCore.engine.blocking import BlockingClient
+from VISTA3DCore.engine.blocking_client import BlockingClient
 from VISTA3DCore.engine.transports import ChildProcess
 from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.phantom import paint_phantom

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.cli.click_report import ClickReport
     from VISTA3DCore.cli.correction import Base
-    from VISTA3DCore.engine.blocking import RemoteSession
+    from VISTA3DCore.engine.blocking_client import RemoteSession
     from VISTA3DCore.imaging.clicks import Click
     from VISTA3DCore.imaging.formats.seg_reading import StoredSegment
     from VISTA3DCore.imaging.segmentation import Segmentation

@@ -18,7 +18,7 @@ from VISTA3DCore.progress import Progress
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
-    from VISTA3DCore.cli.remote import RemoteSegmenter
+    from VISTA3DCore.engine.blocking_client import RemoteSegmenter
     from VISTA3DCore.imaging.geometry import Region
     from VISTA3DCore.imaging.segmentation import Segmentation
     from VISTA3DCore.imaging.volume import Volume
@@ -142,10 +142,11 @@ def loaded(wishes: Wishes, progress: Progress) -> Iterator[Loaded]:
     """
     progress.update(0.0, "Loading the model")
     if wishes.engine is Engine.worker:
-        from VISTA3DCore.cli.remote import loaded_in_worker
+        from VISTA3DCore.engine.blocking_client import BlockingClient, RemoteSegmenter
+        from VISTA3DCore.engine.transports import ChildProcess
 
-        with loaded_in_worker(wishes.model_options, progress) as remote:
-            yield remote
+        with BlockingClient(ChildProcess(), name="vista3d") as client:
+            yield RemoteSegmenter(client, wishes.model_options, progress)
     else:
         from VISTA3DCore.inference.segmenter import Segmenter
 

@@ -1,50 +1,45 @@
-"""The client's half of the protocol as a state machine: requests to bytes, bytes to events.
+"""One client of one engine process: requests to bytes, bytes to events, and each event to its request's handler.
 
-It has no threads, sockets, pipes or clocks; whoever uses it moves the bytes (a thread in scripts, the signals of a
+It has no threads, sockets, pipes or clocks; a transport moves the bytes (threads in scripts, the signals of a
 ``QProcess`` in Slicer). Needs numpy and the standard library alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import operator
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import VISTA3DCore
 from VISTA3DCore.engine.framing import FrameReader, encode
 from VISTA3DCore.engine.protocol import (
     CANCEL,
+    EXIT,
     METHODS,
     NOTICE,
     PROGRESS,
     PROTOCOL_VERSION,
-    ArrayRef,
     CancelParams,
-    ClickParams,
     ClientInfo,
-    CloseParams,
     FramingError,
-    HitParams,
     InitializeParams,
-    LoadParams,
     NoParams,
     NoticeParams,
     Notification,
-    OpenParams,
     Params,
     PartialInfo,
-    ProbeParams,
     ProgressParams,
     ProtocolError,
     Reply,
     Result,
     SegmentParams,
-    SuggestParams,
-    UncertaintyParams,
-    WarmParams,
     WorkerGoneError,
     exception_from,
     notification_message,
@@ -52,25 +47,23 @@ from VISTA3DCore.engine.protocol import (
     request_message,
 )
 from VISTA3DCore.errors import UnknownStructureError, VistaError
-from VISTA3DCore.imaging.clicks import Click
 from VISTA3DCore.imaging.geometry import to_region
 from VISTA3DCore.models.registry import REGISTRY
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
+    from VISTA3DCore.engine.transports import Transport
     from VISTA3DCore.imaging.geometry import Region
 
     Target = str | int | Structure | None
 
-Sent = tuple[int, bytes]
-
 
 @dataclass(frozen=True)
 class Response:
-    """A request succeeded; ``result`` has the type that ``METHODS`` says, None for null."""
+    """A request succeeded; ``result`` has the type that ``METHODS`` names, None for null."""
 
     id: int
-    result: Result | None
+    result: Any
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Failure:
 class ProgressEvent:
     """How far a request is; see :class:`VISTA3DCore.progress.ProgressUpdate`.
 
-    :param partial: what is known of the result, where the request wished that; its files are the client's.
+    :param partial: the partial result, where the request asked for it; its files belong to the client.
     """
 
     id: int
@@ -96,198 +89,166 @@ class ProgressEvent:
     partial: PartialInfo | None = None
 
 
-@dataclass(frozen=True)
-class Notice:
-    """A sentence for people."""
-
-    message: str
+Event = Response | Failure | ProgressEvent
+Handler = Callable[[Event], object]
 
 
-@dataclass(frozen=True)
-class Broken:
-    """The connection is over: the last event. All open requests have failed before it."""
-
-    error: VistaError
-
-
-Event = Response | Failure | ProgressEvent | Notice | Broken
+class _OpenRequest(NamedTuple):
+    method: str
+    handler: Handler
 
 
 class EngineClient:
-    """One connection with one engine process."""
+    """Sends requests over a transport and passes the events of each to its handler.
 
-    def __init__(self) -> None:
+    Several threads may use it. Handlers run in the transport's thread (in Slicer: the main one), in order, without a
+    lock held; the last event of a request is a :class:`Response` or a :class:`Failure`.
+
+    :param on_notice: receives sentences for people.
+    :param on_lost: is called once when the connection is over, after all open requests have failed.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        on_notice: Callable[[str], object] = lambda _message: None,
+        on_lost: Callable[[VistaError], object] = lambda _error: None,
+    ) -> None:
+        self._transport, self._on_notice, self._on_lost = transport, on_notice, on_lost
         self._reader = FrameReader()
-        self._pending: dict[int, str] = {}
-        self._last = 0
-        self._broken: VistaError | None = None
+        self._open: dict[int, _OpenRequest] = {}
+        self._last_id = 0
+        self._lost: VistaError | None = None
+        self._lock = threading.RLock()
+        transport.on_bytes, transport.on_closed = self._receive, self._disconnect
 
     @property
     def has_pending(self) -> bool:
-        """Whether requests are not answered yet."""
-        return bool(self._pending)
+        """Whether some requests are not answered yet."""
+        return bool(self._open)
 
-    @property
-    def broken(self) -> VistaError | None:
-        """Why the connection is over, or None."""
-        return self._broken
+    def start(self) -> None:
+        """Start the engine process.
 
-    def request(self, method: str, params: Params | None = None) -> Sent:
-        """Return the id of a new request and the bytes to send.
-
-        :raises ProtocolError: if it cannot be written; :raises WorkerGoneError: if the connection is over.
+        :raises WorkerGoneError: if it cannot be started.
         """
-        if self._broken is not None:
-            raise WorkerGoneError(str(self._broken))
-        data = encode(request_message(self._last + 1, method, params or NoParams()))
-        self._last += 1
-        self._pending[self._last] = method
-        return self._last, data
+        self._transport.start()
 
-    def cancel(self, id: int) -> bytes:  # noqa: A002 - as the protocol calls it
-        """Return the bytes that ask to stop a request; it is answered all the same."""
-        return self.notify(CANCEL, CancelParams(id))
+    def submit(self, method: str, params: Params | None, handler: Handler) -> int:
+        """Send a request and return its id; the handler may be called before this returns.
 
-    def notify(self, method: str, params: Params | None = None) -> bytes:
-        """Return the bytes of a notification."""
-        return encode(notification_message(method, params or NoParams()))
-
-    def receive(self, data: bytes) -> list[Event]:
-        """Take bytes from the engine and return what they tell, in order; never raises.
-
-        A violation of the protocol ends the connection: all open requests fail, and the last event is :class:`Broken`.
+        :raises WorkerGoneError: if the connection is over. :raises ProtocolError: if it cannot be encoded.
         """
-        if self._broken is not None:
+        with self._lock:
+            if self._lost is not None:
+                raise WorkerGoneError(str(self._lost))
+            data = encode(request_message(self._last_id + 1, method, params or NoParams()))
+            self._last_id += 1
+            identity = self._last_id
+            self._open[identity] = _OpenRequest(method, handler)
+        self._transport.write(data)
+        return identity
+
+    def cancel(self, identity: int) -> None:
+        """Ask to stop a request if it is still open; it is answered all the same."""
+        with self._lock:
+            if identity not in self._open:
+                return
+        self._transport.write(encode(notification_message(CANCEL, CancelParams(identity))))
+
+    def kill(self) -> None:
+        """End the engine process at once."""
+        self._transport.kill()
+
+    def close(self) -> None:
+        """Let the engine process end. Open requests fail."""
+        with contextlib.suppress(WorkerGoneError):
+            self._transport.write(encode(notification_message(EXIT, NoParams())))
+        self._transport.close()
+        self._disconnect("The engine process was stopped.")
+
+    # What arrives: it is read under the lock, and handlers are called without it.
+
+    def _receive(self, data: bytes) -> None:
+        with self._lock:
+            calls = self._read(data)
+        for call in calls:
+            call()
+
+    def _disconnect(self, reason: str) -> None:
+        with self._lock:
+            calls = self._end(WorkerGoneError(reason))
+        for call in calls:
+            call()
+
+    def _read(self, data: bytes) -> list[Callable[[], object]]:
+        """Return the calls that bytes from the engine lead to; a violation of the protocol ends the connection."""
+        if self._lost is not None:
             return []
-        violation = None
+        violation: ProtocolError | None = None
         try:
             messages = self._reader.feed(data)
         except FramingError as error:
             messages, violation = error.messages, error
-        events: list[Event] = []
+        calls: list[Callable[[], object]] = []
         try:
             for message in messages:
-                events += self._handle(message)
+                calls += self._handle(message)
         except ProtocolError as error:
             violation = error
-        return events if violation is None else events + self._break(violation)
+        if violation is not None:
+            sentence = f"The engine process sent something that is not of the protocol: {violation}"
+            calls += self._end(WorkerGoneError(sentence))
+        return calls
 
-    def connection_lost(self, reason: str) -> list[Event]:
-        """Return the events of a lost connection: each open request fails once.
-
-        :param reason: a sentence for people.
-        """
-        return [] if self._broken is not None else self._end(WorkerGoneError(reason))
-
-    # Requests from the types of the engine
-
-    def initialize(
-        self, shared_directory: str | os.PathLike[str], name: str, version: str = VISTA3DCore.__version__
-    ) -> Sent:
-        """Ask for ``initialize``; must be the first request."""
-        return self.request("initialize", initialize_params(shared_directory, name, version))
-
-    def load(self, model: str, device: str = "auto", **options: str) -> Sent:
-        """Ask for ``load``; options are the further fields of :class:`LoadParams`."""
-        return self.request("load", LoadParams(model_on_wire(model), device, **options))
-
-    def probe(self, model: str, device: str = "auto", **options: str) -> Sent:
-        """Ask for ``probe``; options are the further fields of :class:`ProbeParams`."""
-        return self.request("probe", ProbeParams(model_on_wire(model), device, **options))
-
-    def open(
-        self,
-        volume: ArrayRef,
-        model: str,
-        name: str = "",
-        modality: str | None = None,
-        device: str = "auto",
-        **options: str,
-    ) -> Sent:
-        """Ask for ``open``; options are the further fields of :class:`OpenParams`."""
-        return self.request("open", OpenParams(volume, model_on_wire(model), name, modality, device, **options))
-
-    def segment(self, session: str, structures: Any, **options: Any) -> Sent:
-        """Ask for ``segment``; see :func:`segment_params`."""
-        return self.request("segment", segment_params(session, structures, **options))
-
-    def click(self, session: str, structure: Target, clicks: Iterable[Click], **options: Any) -> Sent:
-        """Ask for ``click``; options are the further fields of :class:`ClickParams`."""
-        return self.request("click", ClickParams(session, plain_target(structure), tuple(clicks), **options))
-
-    def warm(self, session: str, position: Sequence[float], policy: str = "reuse") -> Sent:
-        """Ask for ``warm``."""
-        return self.request("warm", WarmParams(session, Click(tuple(position)).position, policy))
-
-    def hit(self, session: str, structure: str | int | Structure, position: Sequence[float]) -> Sent:
-        """Ask for ``hit``."""
-        return self.request("hit", HitParams(session, plain_target(structure), Click(tuple(position)).position))
-
-    def suggest(self, session: str, structure: Target, clicks: Iterable[Click] = (), **options: Any) -> Sent:
-        """Ask for ``suggest``; options are the further fields of :class:`SuggestParams`."""
-        return self.request("suggest", SuggestParams(session, plain_target(structure), tuple(clicks), **options))
-
-    def uncertainty(
-        self, session: str, structure: Target, clicks: Iterable[Click] = (), base: ArrayRef | None = None
-    ) -> Sent:
-        """Ask for ``uncertainty``."""
-        return self.request("uncertainty", UncertaintyParams(session, plain_target(structure), tuple(clicks), base))
-
-    def close(self, session: str) -> Sent:
-        """Ask for ``close``."""
-        return self.request("close", CloseParams(session))
-
-    def status(self) -> Sent:
-        """Ask for ``status``."""
-        return self.request("status")
-
-    def shutdown(self) -> Sent:
-        """Ask for ``shutdown``."""
-        return self.request("shutdown")
-
-    # Events
-
-    def _handle(self, message: dict[str, Any]) -> list[Event]:
+    def _handle(self, message: dict[str, Any]) -> list[Callable[[], object]]:
         """:raises ProtocolError: if the message breaks the protocol."""
         parsed = read_message(message)
         if isinstance(parsed, Reply):
-            return self._answer(parsed)
+            return self._handle_reply(parsed)
         if isinstance(parsed, Notification):
-            return self._told(parsed)
+            return self._handle_notification(parsed)
         raise ProtocolError(f"The engine sent a request ('{parsed.method[:100]}'), which only clients do.")
 
-    def _answer(self, reply: Reply) -> list[Event]:
+    def _handle_reply(self, reply: Reply) -> list[Callable[[], object]]:
         if reply.id is None and reply.error is not None:
             # The engine could not even read the id: it has lost track of our frames and hangs up.
             raise ProtocolError(f"The engine could not read a request: {exception_from(reply.error)}")
-        method = self._pending.pop(reply.id, None)
-        if method is None:
-            return []  # nobody waits for it
-        if reply.error is not None:
-            return [Failure(reply.id, exception_from(reply.error))]
-        try:
-            return [Response(reply.id, _read_result(method, reply.result))]
-        except VistaError as error:
-            return [Failure(reply.id, ProtocolError(f"The engine's answer to '{method}' is not valid: {error}"))]
+        request = self._open.pop(reply.id, None) if isinstance(reply.id, int) else None
+        if request is None:
+            return []
+        return [partial(request.handler, _event_of(reply, request.method))]
 
-    def _told(self, notification: Notification) -> list[Event]:
+    def _handle_notification(self, notification: Notification) -> list[Callable[[], object]]:
         if notification.method == PROGRESS:
             params = ProgressParams.from_json(notification.params)
-            known = type(params.id) is int and params.id in self._pending
-            return [ProgressEvent(**vars(params))] if known else []
+            request = self._open.get(params.id) if isinstance(params.id, int) else None
+            return [] if request is None else [partial(request.handler, ProgressEvent(**vars(params)))]
         if notification.method == NOTICE:
-            return [Notice(NoticeParams.from_json(notification.params).message)]
-        return []  # as JSON-RPC demands
+            return [partial(self._on_notice, NoticeParams.from_json(notification.params).message)]
+        return []  # JSON-RPC: unknown notifications are ignored
 
-    def _break(self, violation: ProtocolError) -> list[Event]:
-        return self._end(WorkerGoneError(f"The engine process sent something that is not of the protocol: {violation}"))
+    def _end(self, error: VistaError) -> list[Callable[[], object]]:
+        if self._lost is not None:
+            return []
+        self._lost = error
+        # Each gets an exception of its own, which may be raised in a thread of its own.
+        calls: list[Callable[[], object]] = [
+            partial(request.handler, Failure(identity, copy.copy(error))) for identity, request in self._open.items()
+        ]
+        self._open.clear()
+        # A process that broke the protocol cannot be trusted to end by itself.
+        return [*calls, self._transport.kill, partial(self._on_lost, error)]
 
-    def _end(self, error: VistaError) -> list[Event]:
-        self._broken = error
-        # Each gets an exception of its own: it may be raised in a thread of its own.
-        failures = [Failure(identity, type(error)(str(error))) for identity in self._pending]
-        self._pending.clear()
-        return [*failures, Broken(error)]
+
+def _event_of(reply: Reply, method: str) -> Response | Failure:
+    assert isinstance(reply.id, int)
+    if reply.error is not None:
+        return Failure(reply.id, exception_from(reply.error))
+    try:
+        return Response(reply.id, _read_result(method, reply.result))
+    except VistaError as error:
+        return Failure(reply.id, ProtocolError(f"The engine's answer to '{method}' is not valid: {error}"))
 
 
 def _read_result(method: str, result: Any) -> Result | None:

@@ -1,378 +1,301 @@
-"""An engine process that is always there: started ahead of its first use, and again when it ends.
+"""Keep one engine process alive: start it, shake hands, check its health, start it again when it ends.
 
-The supervisor waits for nothing and reads no clock: bytes come from a transport, time from ``call_later``. So it runs
-on threads in scripts, and in Slicer on the main thread with ``QProcess`` and ``QTimer.singleShot``.
+Nothing here waits or reads a clock: bytes come from a transport, time from ``call_later``. So it runs on threads in
+scripts, and in Slicer on the main thread with ``QProcess`` and ``QTimer.singleShot``.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from VISTA3DCore.engine.arrays import SharedDirectory
-from VISTA3DCore.engine.client import Event, Failure, ProgressEvent, Response, initialize_params
-from VISTA3DCore.engine.connection import Connection, Handler
-from VISTA3DCore.engine.keeper import CLOSED, READY, Agenda, CallLater, Keeper, Patience, after
-from VISTA3DCore.engine.protocol import (
-    CloseParams,
-    InitializeResult,
-    LoadParams,
-    OpenParams,
-    OpenResult,
-    Params,
-    ProtocolError,
-    Result,
-    StatusResult,
-    UnknownSessionError,
-    WorkerGoneError,
-    arrays_in,
-)
+from VISTA3DCore.engine.client import EngineClient, Event, Handler, ProgressEvent, Response
+from VISTA3DCore.engine.protocol import InitializeParams, InitializeResult, Params, WorkerGoneError
 from VISTA3DCore.engine.transports import Transport
-from VISTA3DCore.errors import Cancelled, VistaError
+from VISTA3DCore.errors import VistaError
 
-_KEPT_NAMES = 256
+STOPPED, STARTING, READY, WAITING, FAILED, CLOSED = "stopped", "starting", "ready", "waiting", "failed", "closed"
+
+CallLater = Callable[[float, Callable[[], None]], Any]
 
 
-@dataclass(eq=False)
-class _Job:
-    """A request of the user.
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When a process counts as dead, and how soon the next one follows. Times in seconds.
 
-    :param used: the engine's id of the session when it was sent.
-    :param sent: where it was sent, and as what.
+    :param first_pause: before the first restart; doubles up to ``longest_pause``.
+    :param restarts: failures in a row after which nothing is tried any more until the next request.
+    :param handshake: how long a process may take to start (torch from a cold network drive takes minutes).
+    :param health: between two health checks; after ``missed`` checks without an answer the process is restarted.
     """
 
-    id: int
-    method: str
-    params: Params | None
-    handler: Handler
-    used: str | None = None
-    sent: tuple[Connection, int] | None = None
-    cancelled: bool = False
-    retried: bool = False
+    first_pause: float = 0.2
+    longest_pause: float = 10.0
+    restarts: int = 8
+    handshake: float = 300.0
+    health: float = 15.0
+    missed: int = 4
+
+    def pause(self, failures: int) -> float:
+        """Return how long to wait after so many failures in a row."""
+        return min(self.first_pause * 2.0 ** (failures - 1), self.longest_pause)
 
 
-@dataclass(eq=False)
-class _Volume:
-    """A volume that the user has open.
+class DeferredCalls:
+    """A lock, and the calls to make once it is released.
 
-    :param current: the session's id in the present process; None while it is not open there.
-    :param error: why it cannot be opened again.
-    :param crashes: how often the process ended while it opened this volume again.
-    :param waiting: requests that go on once it is open again.
+    State changes under the lock; calls to others (handlers, transports) follow without it, so that they may call back
+    or wait for other threads.
     """
 
-    params: OpenParams
-    current: str | None
-    error: VistaError | None = None
-    crashes: int = 0
-    waiting: list[_Job] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._calls: list[Callable[[], object]] = []
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            yield
+            calls, self._calls = self._calls, []
+        with contextlib.ExitStack() as stack:  # all of them, even if one raises
+            for call in reversed(calls):
+                stack.callback(call)
+
+    def add(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Defer a call; the lock is held."""
+        self._calls.append(partial(function, *arguments))
 
 
-class Supervisor:
-    """Keeps one engine process running, and everything open in it.
+class ProcessSupervisor:
+    """Base of :class:`SupervisedClient`: the life of the engine process, whatever the requests are about.
 
-    When the process ends, the requests that it was working on fail once with :class:`WorkerGoneError`, ``on_report``
-    gets one sentence, and a new process is started in which the model is loaded and all volumes are opened again.
-    Requests made meanwhile wait. Session ids stay valid. The files of opened volumes belong to the supervisor, which
-    deletes them when the session is closed.
+    A subclass implements ``_on_up`` (a process has shaken hands), ``_on_down`` (it is gone) and ``_on_given_up`` (no
+    other one will be started). All methods that begin with an underscore run with the lock of ``_deferred`` held,
+    unless they take it themselves.
 
     :param start: makes a transport for each new process.
-    :param shared: where arrays travel; made and removed here by default.
+    :param hello: the parameters of ``initialize``.
     :param call_later: calls a function after some seconds; what it returns may have ``cancel()``.
-    :param compute: False for a process that only keeps house, see ``initialize``.
-    :param on_report: told once per failure, in a sentence.
-    :param on_state: told ``starting``, ``ready``, ``waiting`` (for the next start), ``failed`` (until the next request)
-        and ``closed``.
+    :param on_report: receives one sentence per failure.
+    :param on_state: receives ``starting``, ``ready``, ``waiting`` (for the next start), ``failed`` (until the next
+        request) and ``closed``.
     """
 
     def __init__(
         self,
         start: Callable[[], Transport],
-        *,
-        shared: SharedDirectory | None = None,
-        name: str = "vista3d",
-        call_later: CallLater = after,
-        on_report: Callable[[str], None] = lambda _sentence: None,
-        on_state: Callable[[str], None] = lambda _state: None,
-        patience: Patience | None = None,
-        compute: bool = True,
+        hello: InitializeParams,
+        call_later: CallLater,
+        policy: RestartPolicy,
+        on_report: Callable[[str], object],
+        on_state: Callable[[str], object],
     ) -> None:
         self.on_report, self.on_state = on_report, on_state
-        self.on_notice: Callable[[str], None] = lambda _message: None
-        self.shared, self._owns = shared or SharedDirectory(), shared is None
-        self._agenda = Agenda()
-        hello = initialize_params(self.shared.path, name, compute=compute)
-        self._keeper = Keeper(self._agenda, start, hello, self, call_later, patience or Patience())
-        self._jobs, self._queue, self._last = dict[int, _Job](), deque[_Job](), 0
-        self._volumes, self._opened = dict[str, _Volume](), 0
-        self._model: LoadParams | None = None
-        self._announced = deque[str](maxlen=_KEPT_NAMES)
-        # What is still to be opened again in a new process (None: the model), and what is being opened.
-        self._steps, self._replaying = deque[str | None](), None
-
-    _replaying: str | None
-
-    def __enter__(self) -> Supervisor:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self.on_notice: Callable[[str], object] = lambda _message: None
+        self._deferred = DeferredCalls()
+        self._state = STOPPED
+        self._info: InitializeResult | None = None
+        self._client: EngineClient | None = None
+        # Each process has a number, so that news of a former one is recognized.
+        self._life = 0
+        self._start_transport, self._hello, self._call_later, self._policy = start, hello, call_later, policy
+        self._timers: dict[str, Any] = {}
+        self._failures, self._reported = 0, False
+        self._missed, self._check_open, self._greeted = 0, False, 0
 
     @property
     def state(self) -> str:
         """See ``on_state``; ``stopped`` before the first start."""
-        return self._keeper.state
+        return self._state
 
     @property
     def info(self) -> InitializeResult | None:
         """What the last process said of itself."""
-        return self._keeper.info
+        return self._info
 
     def start(self) -> None:
         """Start the process if it is not running; returns at once."""
-        with self._agenda():
-            self._keeper.wake()
+        with self._deferred():
+            self._wake()
 
-    def submit(self, method: str, params: Params | None, handler: Handler) -> int:
-        """Send a request, now or when the process is ready, and return its id; see :meth:`Connection.submit`."""
-        with self._agenda():
-            self._last += 1
-            job = self._jobs[self._last] = _Job(self._last, method, params, handler)
-            if method in ("initialize", "shutdown"):
-                self._fail(job, ProtocolError(f"'{method}' is the supervisor's business."))
-            elif self.state == CLOSED:
-                self._fail(job, WorkerGoneError("The engine process was stopped."))
-            elif method == "close":
-                self._close_volume(job)
-            elif self.state == READY:
-                self._send(job)
-            else:
-                self._queue.append(job)
-                self._keeper.wake()
-        return job.id
-
-    def cancel(self, identity: int) -> None:
-        """Ask to stop a request, if it is still open."""
-        with self._agenda():
-            job = self._jobs.get(identity)
-            if job is None:
-                return
-            job.cancelled = True
-            if job in self._queue:
-                self._queue.remove(job)
-                self._fail(job, Cancelled())
-            elif job.sent is not None:
-                self._agenda.add(job.sent[0].cancel, job.sent[1])
-
-    def close(self) -> None:
-        """End the process and remove the shared arrays; open requests fail."""
-        with self._agenda():
-            if self.state == CLOSED:
-                return
-            self._keeper.close()
-            stopped = WorkerGoneError("The engine process was stopped.")
-            self._fail_all(self._queue, stopped)
-            for volume in self._volumes.values():
-                self._fail_all(volume.waiting, stopped)
-            if self._owns:
-                self._agenda.add(self.shared.close)
-
-    # What the keeper tells
+    # For the subclass
 
     def _on_up(self) -> None:
-        self._steps = deque([] if self._model is None else [None])
-        self._steps += [session for session, volume in self._volumes.items() if volume.error is None]
-        self._replay_next()
+        raise NotImplementedError
 
     def _on_down(self) -> None:
-        # Results that were announced may not have been read yet.
-        self._agenda.add(self.shared.sweep, frozenset(self._announced))
-        if self._replaying in self._volumes:
-            _blame(self._volumes[self._replaying])
-        self._replaying = None
-        for volume in self._volumes.values():
-            volume.current = None
-            self._fail_all(volume.waiting, WorkerGoneError("The engine process ended."))
+        raise NotImplementedError
 
     def _on_given_up(self, error: VistaError) -> None:
-        self._fail_all(self._queue, error)
+        raise NotImplementedError
 
-    # Opening everything again
+    def _wake(self) -> None:
+        """Start a process, unless there is one or will be one soon."""
+        if self._state in (STOPPED, FAILED):
+            self._begin()
 
-    def _replay_next(self) -> None:
-        self._replaying = None
-        while self._steps:
-            session = self._steps.popleft()
-            heard = partial(self._on_replayed, self._keeper.life, session)
-            if session is None:
-                self._keeper.send("load", self._model, heard)
-                return
-            if session in self._volumes:
-                self._replaying = session
-                self._keeper.send("open", self._volumes[session].params, heard)
-                return
-        self._keeper.ready()
-        queue = list(self._queue)
-        self._queue.clear()
-        for job in queue:
-            self._send(job)
+    def _declare_ready(self) -> None:
+        """Accept requests: everything that was open is open again."""
+        self._set_state(READY)
+        self._reported = False
 
-    def _on_replayed(self, life: int, session: str | None, event: Event) -> None:
-        with self._agenda():
-            gone = isinstance(event, Failure) and isinstance(event.error, WorkerGoneError)
-            if life != self._keeper.life or isinstance(event, ProgressEvent) or gone:
-                return
-            if session is not None:  # a model that does not load any more will show when it is used
-                self._take_opened(session, event)
-            self._replay_next()
+    def _note_success(self) -> None:
+        """Count the next failure as a first one: the process proved to work."""
+        self._failures = 0
 
-    def _take_opened(self, session: str, event: Response | Failure) -> None:
-        """Note what became of a volume that was opened again."""
-        volume = self._volumes.get(session)
-        if volume is None:
-            if isinstance(event, Response):
-                self._keeper.send("close", CloseParams(event.result.session))
-        elif isinstance(event, Response):
-            volume.current, volume.crashes = event.result.session, 0
-        else:
-            volume.error = event.error
+    def _end_for_good(self) -> None:
+        self._set_state(CLOSED)
+        self._life += 1
+        for kind in list(self._timers):
+            self._stop_timer(kind)
+        if self._client is not None:
+            self._deferred.add(self._client.close)
 
-    def _retry(self, job: _Job) -> None:
-        """The engine has let go of a volume because memory got short: open it again, then repeat the request."""
-        job.retried, job.sent = True, None
-        session = job.params.session
-        volume = self._volumes[session]
-        if volume.current != job.used:
-            self._send(job)
-            return
-        volume.waiting.append(job)
-        if len(volume.waiting) == 1:
-            self._keeper.send("open", volume.params, partial(self._on_reopened, self._keeper.life, session))
+    def _send_internal(self, method: str, params: Params | None, handler: Handler = lambda _event: None) -> None:
+        """Send a request that is not the user's."""
+        if self._client is not None:
+            self._deferred.add(_submit_quietly, self._client, method, params, handler)
 
-    def _on_reopened(self, life: int, session: str, event: Event) -> None:
-        with self._agenda():
-            if life != self._keeper.life or isinstance(event, ProgressEvent):
-                return
-            volume = self._volumes.get(session)
-            if volume is None or isinstance(event, Response):
-                self._take_opened(session, event)
-            waiting = [] if volume is None else list(volume.waiting)
-            if isinstance(event, Failure):
-                self._fail_all([] if volume is None else volume.waiting, event.error)
-                return
-            for job in waiting:
-                volume.waiting.remove(job)
-                self._send(job)
+    # Starting
 
-    # Requests of the user
+    def _begin(self) -> None:
+        self._set_state(STARTING)
+        self._life += 1
+        self._set_timer("handshake", self._policy.handshake, partial(self._on_late, self._life))
+        self._deferred.add(self._launch, self._life)
 
-    def _send(self, job: _Job) -> None:
-        params, session = job.params, getattr(job.params, "session", None)
-        if session is not None:
-            volume = self._volumes.get(session)
-            if volume is None or volume.error is not None:
-                self._fail(job, _not_open() if volume is None else volume.error)
-                return
-            job.used = volume.current
-            params = replace(params, session=volume.current)
-        self._agenda.add(self._transmit, self._keeper.connection, job, params)
-
-    def _transmit(self, connection: Connection, job: _Job, params: Params | None) -> None:
+    def _launch(self, life: int) -> None:
         try:
-            identity = connection.submit(job.method, params, partial(self._on_event, job))
-        except WorkerGoneError:
-            self._requeue(job, connection)
-            return
+            client = EngineClient(self._start_transport(), self._emit_notice, partial(self._on_lost, life))
+            with self._deferred():
+                self._client = client if life == self._life else self._client
+            client.start()
+            if life != self._life:
+                client.kill()
+                return
+            client.submit("initialize", self._hello, partial(self._on_initialized, life))
         except VistaError as error:
-            self._on_event(job, Failure(job.id, error))
-            return
-        with self._agenda():
-            job.sent = connection, identity
-            if job.cancelled:
-                self._agenda.add(connection.cancel, identity)
+            self._on_lost(life, error)
+        except Exception as error:
+            self._on_lost(life, WorkerGoneError(f"The engine process cannot be started ({error})."))
 
-    def _requeue(self, job: _Job, connection: Connection) -> None:
-        """The process ended before it got the request, which the next one may have instead."""
-        with self._agenda():
-            if job.method == "close":
-                self._finish(job, Response(job.id, None))
-            elif self.state == CLOSED:
-                self._fail(job, WorkerGoneError("The engine process was stopped."))
-            elif self.state == READY and self._keeper.connection is not connection:
-                self._send(job)
-            else:
-                self._queue.append(job)
-                self._keeper.wake()
+    def _on_initialized(self, life: int, event: Event) -> None:
+        with self._deferred():
+            if life != self._life or isinstance(event, ProgressEvent):
+                return
+            self._stop_timer("handshake")
+            self._greeted = life
+            if isinstance(event, Response):
+                self._info = event.result
+                self._missed, self._check_open = 0, False
+                self._set_timer("health", self._policy.health, partial(self._check_health, life))
+                self._on_up()
+            elif not isinstance(event.error, WorkerGoneError):  # otherwise on_lost follows
+                self._give_up(event.error)
 
-    def _on_event(self, job: _Job, event: Event) -> None:
-        with self._agenda():
-            if isinstance(event, ProgressEvent | Response):
-                self._announced += [ref.file for ref in arrays_in(event)]
-            if isinstance(event, ProgressEvent):
-                self._agenda.add(job.handler, replace(event, id=job.id))
-            elif isinstance(event, Response):
-                self._keeper.succeeded()
-                self._finish(job, Response(job.id, self._translated(job, event.result)))
-            elif isinstance(event.error, UnknownSessionError) and self._can_retry(job):
-                self._retry(job)
-            else:
-                self._fail(job, event.error)
+    def _on_late(self, life: int) -> None:
+        # Not every kind of timer can be stopped (QTimer.singleShot cannot), so the greeting may have come.
+        if life != self._greeted:
+            late = f"The engine process did not start within {self._policy.handshake:g} s."
+            self._on_lost(life, WorkerGoneError(late))
 
-    def _translated(self, job: _Job, result: Result | None) -> Result | None:
-        """Note what a result means for the next process, and put in the ids that the user knows."""
-        if job.method == "load":
-            self._model = job.params
-        if isinstance(result, OpenResult):
-            self._opened += 1
-            session = f"volume-{self._opened}"
-            self._volumes[session] = _Volume(job.params, result.session)
-            return replace(result, session=session)
-        if isinstance(result, StatusResult):
-            names = {volume.current: session for session, volume in self._volumes.items()}
-            return replace(result, sessions=tuple(names[one] for one in result.sessions if one in names))
-        return result
+    # Ending
 
-    def _can_retry(self, job: _Job) -> bool:
-        return job.used is not None and not job.retried and self.state == READY and job.params.session in self._volumes
+    def _on_lost(self, life: int, error: VistaError) -> None:
+        """Plan a restart: the process ended, could not be started, or does not answer."""
+        with self._deferred():
+            if life != self._life:
+                return
+            self._drop_process()
+            self._report(error)
+            self._failures += 1
+            if self._failures > self._policy.restarts:
+                self._give_up(error)
+                return
+            self._set_state(WAITING)
+            self._set_timer("restart", self._policy.pause(self._failures), partial(self._restart, self._life))
 
-    def _close_volume(self, job: _Job) -> None:
-        """Forget a volume at once; the present process frees it, if it has it."""
-        volume = self._volumes.pop(job.params.session, None)
-        if volume is None:
-            self._fail(job, _not_open())
-            return
-        self._fail_all(volume.waiting, _not_open())
-        self._agenda.add(self.shared.delete, volume.params.volume.file)
-        if volume.current is None or self._keeper.connection is None:
-            self._finish(job, Response(job.id, None))
-        else:
-            self._agenda.add(self._transmit, self._keeper.connection, job, CloseParams(volume.current))
+    def _restart(self, life: int) -> None:
+        with self._deferred():
+            if life == self._life and self._state == WAITING:
+                self._begin()
 
-    def _finish(self, job: _Job, event: Response | Failure) -> None:
-        if self._jobs.pop(job.id, None) is not None:
-            self._agenda.add(job.handler, event)
+    def _give_up(self, error: VistaError) -> None:
+        self._drop_process()
+        self._report(error)
+        self._failures, self._reported = 0, False
+        self._set_state(FAILED)
+        self._on_given_up(error)
 
-    def _fail(self, job: _Job, error: VistaError) -> None:
-        # An exception of its own for each: it may be raised in a thread of its own.
-        self._finish(job, Failure(job.id, type(error)(str(error))))
+    def _drop_process(self) -> None:
+        self._life += 1
+        self._stop_timer("handshake")
+        self._stop_timer("health")
+        client, self._client = self._client, None
+        if client is not None:
+            self._deferred.add(client.kill)
+        self._on_down()
 
-    def _fail_all(self, jobs: list[_Job] | deque[_Job], error: VistaError) -> None:
-        for job in jobs:
-            self._fail(job, error)
-        jobs.clear()
+    def _report(self, error: VistaError) -> None:
+        if not self._reported:
+            self._reported = True
+            self._deferred.add(self.on_report, str(error))
+
+    # Health
+
+    def _check_health(self, life: int) -> None:
+        with self._deferred():
+            if life != self._life:
+                return
+            self._missed = self._missed + 1 if self._check_open else 0
+            if self._missed >= self._policy.missed:
+                seconds = self._policy.health * self._policy.missed
+                silent = WorkerGoneError(f"The engine process did not answer for {seconds:g} s.")
+                self._deferred.add(self._on_lost, life, silent)
+                return
+            if not self._check_open:
+                self._check_open = True
+                self._send_internal("status", None, partial(self._on_status, life))
+            self._set_timer("health", self._policy.health, partial(self._check_health, life))
+
+    def _on_status(self, life: int, event: Event) -> None:
+        with self._deferred():
+            if life == self._life and isinstance(event, Response):
+                self._check_open = False
+                if self._state == READY:
+                    self._note_success()
+
+    # Small things
+
+    def _emit_notice(self, message: str) -> None:
+        self.on_notice(message)
+
+    def _set_state(self, state: str) -> None:
+        self._state = state
+        self._deferred.add(self.on_state, state)
+
+    def _set_timer(self, kind: str, seconds: float, function: Callable[[], None]) -> None:
+        self._stop_timer(kind)
+        self._timers[kind] = self._call_later(seconds, function)
+
+    def _stop_timer(self, kind: str) -> None:
+        timer = self._timers.pop(kind, None)
+        if hasattr(timer, "cancel"):
+            timer.cancel()
 
 
-def _blame(volume: _Volume) -> None:
-    """The process ended while it opened this volume again; after the second time nobody tries any more."""
-    volume.crashes += 1
-    if volume.crashes > 1:
-        volume.error = WorkerGoneError(
-            f"The engine process ended twice while it opened the volume '{volume.params.name}' again; "
-            "close other programs, then open it once more."
-        )
+def call_in_thread(seconds: float, function: Callable[[], None]) -> threading.Timer:
+    """Call a function later, from a thread."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
-def _not_open() -> UnknownSessionError:
-    return UnknownSessionError("The volume is not open in the engine; open it again.")
+def _submit_quietly(client: EngineClient, method: str, params: Params | None, handler: Handler) -> None:
+    with contextlib.suppress(VistaError):  # on_lost reports a lost connection
+        client.submit(method, params, handler)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from VISTA3DCore.engine.client import Failure, ProgressEvent, Response
 from VISTA3DCore.engine.protocol import ArrayRef, Params, Result, WorkerGoneError, arrays_in
-from VISTA3DCore.engine.supervisor import Supervisor
+from VISTA3DCore.engine.supervised_client import SupervisedClient
 from VISTA3DCore.errors import VistaError
 
 from .signals import Signal
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from VISTA3DCore.engine.arrays import SharedDirectory
     from VISTA3DCore.engine.client import Event
-    from VISTA3DCore.engine.keeper import Patience
     from VISTA3DCore.engine.protocol import PartialInfo, SegmentResult
+    from VISTA3DCore.engine.supervisor import RestartPolicy
     from VISTA3DCore.engine.transports import Transport
 
 OnResult = Callable[[Result | None], Any]
@@ -54,7 +54,7 @@ class Request:
     def __init__(self, engine: Engine, on_result: OnResult, on_error: OnError, on_progress: OnProgress | None) -> None:
         self._engine = engine
         self._on_result, self._on_error, self._on_progress = on_result, on_error, on_progress
-        self._supervisor: Supervisor | None = None
+        self._supervisor: SupervisedClient | None = None
         self._identity: int | None = None
         self._done = False
 
@@ -74,7 +74,7 @@ class Request:
         if not done and self._identity is not None:
             self._supervisor.cancel(self._identity)  # which may answer at once
 
-    def _submit(self, supervisor: Supervisor, method: str, params: Params | None) -> None:
+    def _submit(self, supervisor: SupervisedClient, method: str, params: Params | None) -> None:
         self._supervisor = supervisor
         self._identity = supervisor.submit(method, params, self._arrived)
 
@@ -104,10 +104,10 @@ class Engine:
     :param start_transport: makes a transport for each new process.
     :param call_later: calls a function on the main thread after some seconds.
     :param name: who asks, for the engine's log.
-    :param patience: times of the supervisor, for tests.
+    :param policy: when a process is restarted, for tests.
     :param compute: False for a process that only keeps house: it never loads the network's runtime.
 
-    Signals: ``state_changed(str)`` as :class:`Supervisor` names the states; ``noticed(sentence)`` what people
+    Signals: ``state_changed(str)`` as :class:`SupervisedClient` names the states; ``noticed(sentence)`` what people
     should know; ``reported(sentence)`` once per failure of the process; ``stopped()`` all sessions are gone for good.
     """
 
@@ -116,14 +116,14 @@ class Engine:
         start_transport: Callable[[], Transport],
         call_later: Callable[[float, Callable[[], None]], Any],
         name: str = "slicer",
-        patience: Patience | None = None,
+        policy: RestartPolicy | None = None,
         compute: bool = True,
     ) -> None:
         self.state_changed, self.noticed, self.reported, self.stopped = Signal(), Signal(), Signal(), Signal()
         self.call_later = call_later
         self._start_transport, self._name = start_transport, name
-        self._patience, self._compute = patience, compute
-        self._supervisor: Supervisor | None = None
+        self._policy, self._compute = policy, compute
+        self._supervisor: SupervisedClient | None = None
         self._requests: set[Request] = set()
         self._closed = False
 
@@ -241,18 +241,18 @@ class Engine:
         if self._supervisor is not None:
             self._supervisor.shared.delete(ref.file)
 
-    def _running(self) -> Supervisor:
+    def _running(self) -> SupervisedClient:
         """:raises VistaError: if the folder for arrays cannot be made, or the engine was closed."""
         if self._closed:
             raise WorkerGoneError("The engine process was stopped.")
         if self._supervisor is None:
-            self._supervisor = Supervisor(
+            self._supervisor = SupervisedClient(
                 self._start_transport,
                 name=self._name,
                 call_later=self.call_later,
                 on_report=self._unless_closed(self.reported),
                 on_state=self._unless_closed(self.state_changed),
-                patience=self._patience,
+                policy=self._policy,
                 compute=self._compute,
             )
             self._supervisor.on_notice = self._unless_closed(self.noticed)

@@ -9,8 +9,10 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from VISTA3DCore.anatomy.catalogue import Catalogue, catalogue
 from VISTA3DCore.engine.arrays import SharedDirectory
 from VISTA3DCore.engine.client import (
+    EngineClient,
     Event,
     Failure,
     ProgressEvent,
@@ -18,7 +20,6 @@ from VISTA3DCore.engine.client import (
     initialize_params,
     model_on_wire,
 )
-from VISTA3DCore.engine.connection import Connection
 from VISTA3DCore.engine.protocol import (
     InitializeResult,
     LoadParams,
@@ -26,11 +27,11 @@ from VISTA3DCore.engine.protocol import (
     OpenParams,
     Params,
     ProtocolError,
-    Result,
     WorkerGoneError,
     arrays_in,
 )
-from VISTA3DCore.engine.remote import RemoteSession, warn_of
+from VISTA3DCore.engine.remote_session import RemoteSession, emit_notes
+from VISTA3DCore.engine.supervised_client import SupervisedClient
 from VISTA3DCore.engine.transports import Transport
 from VISTA3DCore.errors import Cancelled, SlowerWarning
 from VISTA3DCore.progress import Progress
@@ -38,11 +39,10 @@ from VISTA3DCore.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from VISTA3DCore.engine.supervisor import Supervisor
     from VISTA3DCore.imaging.volume import Volume
     from VISTA3DCore.inference.session import ProgressLike
 
-# How soon a wish to cancel, or Ctrl+C on Windows, is noticed while nothing arrives.
+# How soon a request to cancel, or Ctrl+C on Windows, is noticed while nothing arrives.
 _POLL_S = 0.05
 #: How long the engine may take to start: importing torch from a cold network drive takes minutes.
 START_TIMEOUT_S = 300.0
@@ -52,26 +52,27 @@ _SHUTDOWN_TIMEOUT_S = 10.0
 class BlockingClient:
     """An engine process; a context manager.
 
-    :param engine: a transport that is not started yet, or a :class:`Supervisor`, which restarts the process when it
-        ends.
+    :param engine: a transport that is not started yet, or a :class:`SupervisedClient`, which restarts the process when
+        it ends.
     :param name: who asks, for the log.
     :raises WorkerGoneError: if the process cannot be started. :raises VistaError: if it refuses.
     """
 
-    def __init__(self, engine: Transport | Supervisor, name: str = "vista3d-python") -> None:
+    def __init__(self, engine: Transport | SupervisedClient, name: str = "vista3d-python") -> None:
         self._notices: deque[str] = deque()
-        self._supervised = hasattr(engine, "submit")
-        if self._supervised:
-            self._engine: Any = engine
+        self._engine: EngineClient | SupervisedClient
+        if isinstance(engine, SupervisedClient):
+            self._engine, self.shared = engine, engine.shared
             engine.on_notice = self._notices.append
-            self.shared: SharedDirectory = engine.shared
             engine.start()
             return
-        self._engine = Connection(engine, on_notice=self._notices.append)
+        self._engine = EngineClient(engine, on_notice=self._notices.append)
         self.shared = SharedDirectory()
         try:
             self._engine.start()
-            self._info = self.call("initialize", initialize_params(self.shared.path, name), timeout=START_TIMEOUT_S)
+            self._info: InitializeResult = self.call(
+                "initialize", initialize_params(self.shared.path, name), timeout=START_TIMEOUT_S
+            )
         except BaseException:
             self._engine.close()
             self.shared.close()
@@ -80,7 +81,7 @@ class BlockingClient:
     @property
     def info(self) -> InitializeResult | None:
         """What the engine process said of itself; None while a supervised one is not ready."""
-        return self._engine.info if self._supervised else self._info
+        return self._engine.info if isinstance(self._engine, SupervisedClient) else self._info
 
     def __enter__(self) -> BlockingClient:
         return self
@@ -90,7 +91,7 @@ class BlockingClient:
 
     def close(self) -> None:
         """End the engine process and remove the shared arrays."""
-        if not self._supervised:
+        if isinstance(self._engine, EngineClient):
             with contextlib.suppress(WorkerGoneError):
                 self.call("shutdown", timeout=_SHUTDOWN_TIMEOUT_S)
         self._engine.close()
@@ -103,23 +104,23 @@ class BlockingClient:
         progress: ProgressLike = None,
         timeout: float | None = None,
         on_partial: Callable[[ProgressEvent], object] | None = None,
-    ) -> Result | None:
-        """Send a request and wait for its result.
+    ) -> Any:
+        """Send a request and wait for its result, which has the type that ``METHODS`` names.
 
         :param progress: is updated from this thread; if it is cancelled, so is the request.
-        :param on_partial: gets, in this thread, the events that tell of a result in mid-run, and deletes their files.
+        :param on_partial: gets, in this thread, the events that carry partial results, and deletes their files.
         :param timeout: seconds; None waits as long as the engine process lives.
         :raises VistaError: what the engine raised, or WorkerGoneError.
         """
-        waiting = _Waiting(self.shared, Progress.of(progress), self._tell, on_partial)
-        identity = self._engine.submit(method, params, waiting)
+        pending = _PendingCall(self.shared, Progress.of(progress), self._emit_notices, on_partial)
+        identity = self._engine.submit(method, params, pending)
         try:
-            answer = waiting.answer(timeout, lambda: self._engine.cancel(identity))
+            answer = pending.wait(timeout, lambda: self._engine.cancel(identity))
         except BaseException:
-            waiting.abandon()
+            pending.abandon()
             self._engine.cancel(identity)
             raise
-        self._tell()
+        self._emit_notices()
         if isinstance(answer, Failure):
             raise answer.error
         return answer.result
@@ -145,7 +146,7 @@ class BlockingClient:
         precision: str = "auto",
         grid: str = "stored",
     ) -> RemoteSession:
-        """Open a volume, as :meth:`Segmenter.open` does; what is worth knowing is given as warnings.
+        """Open a volume, as :meth:`Segmenter.open` does; its notes become warnings.
 
         :raises VistaError: as the engine does.
         """
@@ -158,29 +159,49 @@ class BlockingClient:
         try:
             opened = self.call("open", params, progress.part(0.3, 1.0))
         finally:
-            # A supervisor needs the file to open the volume again, until the session is closed.
-            if opened is None or not self._supervised:
+            # A supervised client needs the file to open the volume again, until the session is closed.
+            if opened is None or isinstance(self._engine, EngineClient):
                 self.shared.delete(ref.file)
-        warn_of(opened.notes)
+        emit_notes(opened.notes)
         return RemoteSession(self, loaded, opened, volume.affine, volume.shape)
 
-    def _tell(self) -> None:
-        """Give what the engine wants people to know at once as warnings, in the caller's thread."""
+    def _emit_notices(self) -> None:
+        """Turn the engine's notices into warnings, in the caller's thread."""
         while self._notices:
             warnings.warn(self._notices.popleft(), SlowerWarning, stacklevel=1)
 
 
-class _Waiting:
-    """The handler of one request, on which its caller waits."""
+class RemoteSegmenter:
+    """A model in an engine process: what the commands need of a :class:`VISTA3DCore.inference.segmenter.Segmenter`.
+
+    :param options: ``model`` (name or file), ``device``, ``runtime`` and ``precision``.
+    :raises VistaError: as :meth:`Segmenter.from_pretrained`.
+    """
+
+    def __init__(self, client: BlockingClient, options: dict[str, str], progress: Progress) -> None:
+        self._client, self._options = client, options
+        loaded = client.load(**options, progress=progress)
+        self.catalogue: Catalogue = catalogue(loaded.label_set)
+        self.trained, self.provenance = loaded.trained or loaded.available, loaded.provenance
+        self.device, self.device_reason = loaded.device, loaded.device_reason
+        self.runtime, self.precision, self.runtime_reason = loaded.runtime, loaded.precision, loaded.runtime_reason
+
+    def open(self, volume: Volume, progress: Progress, grid: str = "stored") -> RemoteSession:
+        """Open a volume; see :meth:`Segmenter.open`."""
+        return self._client.open(volume, **self._options, progress=progress, grid=grid)
+
+
+class _PendingCall:
+    """The handler of one request, whose caller waits for it."""
 
     def __init__(
         self,
         shared: SharedDirectory,
         progress: Progress,
-        tell: Callable[[], None],
+        emit_notices: Callable[[], None],
         on_partial: Callable[[ProgressEvent], object] | None,
     ) -> None:
-        self._shared, self._progress, self._tell = shared, progress, tell
+        self._shared, self._progress, self._emit_notices = shared, progress, emit_notices
         self._on_partial = on_partial or self._delete
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._abandoned = False
@@ -190,25 +211,28 @@ class _Waiting:
         if self._abandoned:
             self._discard()
 
-    def answer(self, timeout: float | None, cancel: Callable[[], None]) -> Response | Failure:
-        """:raises WorkerGoneError: if there is none in time."""
+    def wait(self, timeout: float | None, cancel: Callable[[], None]) -> Response | Failure:
+        """Return the last event.
+
+        :raises WorkerGoneError: if there is none in time.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        asked = False
+        cancel_sent = False
         while True:
             with contextlib.suppress(Empty):
                 event = self._events.get(timeout=_POLL_S)
                 if isinstance(event, (Response, Failure)):
                     return event
                 self._update(event)
-            self._tell()
-            if self._progress.cancelled and not asked:
-                asked = True
+            self._emit_notices()
+            if self._progress.cancelled and not cancel_sent:
+                cancel_sent = True
                 cancel()
             if deadline is not None and time.monotonic() > deadline:
                 raise WorkerGoneError(f"The engine process did not answer within {timeout:g} s.")
 
     def abandon(self) -> None:
-        """Let nobody wait any more; the files of a late result are deleted."""
+        """Stop waiting; the files of a late result are deleted."""
         self._abandoned = True
         self._discard()
 

@@ -30,7 +30,7 @@ from VISTA3DCore.inference.clicks.results import EMPTY_BOX, ClickResult, Suggest
 
 if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
-    from VISTA3DCore.engine.blocking import BlockingClient
+    from VISTA3DCore.engine.blocking_client import BlockingClient
     from VISTA3DCore.engine.client import ProgressEvent, Target
     from VISTA3DCore.engine.protocol import PartialInfo, SegmentResult
     from VISTA3DCore.imaging.segmentation import Partial, Segmentation
@@ -100,7 +100,7 @@ class RemoteSession:
         params = segment_params(self._session, structures, preset, restoration, roi, streaming, **options)
         shown = on_partial and (lambda event: self._show(event, on_partial))
         found = self._client.call("segment", params, progress, on_partial=shown)
-        warn_of(found.notes)
+        emit_notes(found.notes)
         return self._segmentation(found, found.provenance)
 
     def _show(self, event: ProgressEvent, on_partial: Callable[[Partial], None]) -> None:
@@ -239,7 +239,7 @@ class _SentBase:
         return base.dtype == self._content.dtype and np.array_equal(base, self._content)
 
 
-def warn_of(notes: Sequence[str]) -> None:
-    """Give what an answer says beside its result as warnings, as the engine in-process does."""
+def emit_notes(notes: Sequence[str]) -> None:
+    """Turn the notes of a result into warnings, as the engine in-process does."""
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=1)
