@@ -45,7 +45,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/__main__.py
   VISTA3DCore/engine/arrays.py
   VISTA3DCore/engine/client.py
-  VISTA3DCore/engine/coding.py
   VISTA3DCore/engine/diagnosis.py
   VISTA3DCore/engine/environment.py
   VISTA3DCore/engine/errors.py
@@ -55,7 +54,6 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/lifetime.py
   VISTA3DCore/engine/messages.py
   VISTA3DCore/engine/model_management.py
-  VISTA3DCore/engine/model_messages.py
   VISTA3DCore/engine/partial_results.py
   VISTA3DCore/engine/protocol.py
   VISTA3DCore/engine/server.py
@@ -123,6 +121,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/inference/session.py
   VISTA3DCore/inference/storage_order.py
   VISTA3DCore/inference/windows.py
+  VISTA3DCore/json_dataclasses.py
   VISTA3DCore/models/__init__.py
   VISTA3DCore/models/acquisition.py
   VISTA3DCore/models/checkpoints.py

@@ -103,12 +103,12 @@ def test_reading_claims_needs_no_torch(model: Path) -> None:
     [
         ({"threshold": 1.5}, "threshold"),
         ({"threshold": True}, "threshold"),
-        ({"structures": []}, "JSON object"),
+        ({"structures": []}, "must be an object"),
         ({"structures": {"01": VALUES["structures"]["1"]}}, "'01'"),
-        ({"structures": {"1": {"dice": float("nan"), "cases": 3, "painted": False}}}, "Dice of a claim is nan"),
+        ({"structures": {"1": {"dice": float("nan"), "cases": 3, "painted": False}}}, "dice' is not a number"),
         ({"structures": {"1": {"dice": 0.9, "cases": 0, "painted": False}}}, "number of patients"),
-        ({"structures": {"1": {"dice": 0.9, "cases": 3, "painted": 1}}}, "'painted'"),
-        ({"structures": {"1": {"dice": 0.9, "cases": 3}}}, "lack painted"),
+        ({"structures": {"1": {"dice": 0.9, "cases": 3, "painted": 1}}}, "painted' must be true or false"),
+        ({"structures": {"1": {"dice": 0.9, "cases": 3}}}, "painted' is missing"),
         ({"names": {}}, "newer version"),
     ],
 )

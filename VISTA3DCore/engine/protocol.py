@@ -1,6 +1,7 @@
 """Protocol version 1: JSON-RPC 2.0 between a client and the engine process; see Documentation/protocol.md.
 
-This is the one place to import from: it holds the methods and envelopes, and hands on the messages and errors.
+This is the one place to import from. It holds the methods, the envelopes, the notifications and the messages about
+models and this computer; those about volumes are in :mod:`VISTA3DCore.engine.messages`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from VISTA3DCore.engine.errors import (
+from VISTA3DCore.engine.errors import (  # noqa: F401 - others import them from here
     ERROR_CODES,
     FramingError,
     InternalError,
@@ -22,9 +23,8 @@ from VISTA3DCore.engine.errors import (
     error_from,
     exception_from,
 )
-from VISTA3DCore.engine.messages import (
+from VISTA3DCore.engine.messages import (  # noqa: F401 - others import them from here
     ArrayRef,
-    CancelParams,
     ClaimInfo,
     ClaimsInfo,
     ClickAnswer,
@@ -39,18 +39,15 @@ from VISTA3DCore.engine.messages import (
     LoadParams,
     LoadResult,
     Memory,
+    Message,
     ModelInfo,
-    NoParams,
-    NoticeParams,
     OpenParams,
     OpenResult,
     Params,
     PartialInfo,
-    ProgressParams,
     Result,
     SegmentParams,
     SegmentResult,
-    StatusResult,
     SuggestionInfo,
     SuggestParams,
     SuggestResult,
@@ -60,98 +57,162 @@ from VISTA3DCore.engine.messages import (
     WarmResult,
     arrays_in,
 )
-from VISTA3DCore.engine.model_messages import (
-    DiagnoseResult,
-    DownloadParams,
-    ImportParams,
-    LicenceResult,
-    ModelDetails,
-    ModelParams,
-    ModelResult,
-    ModelsResult,
-    ProbeParams,
-    ProbeResult,
-)
-
-__all__ = [
-    "CANCEL",
-    "ERROR_CODES",
-    "EXIT",
-    "METHODS",
-    "NOTICE",
-    "NOTIFICATIONS",
-    "PROGRESS",
-    "PROTOCOL_VERSION",
-    "ArrayRef",
-    "CancelParams",
-    "ClaimInfo",
-    "ClaimsInfo",
-    "ClickAnswer",
-    "ClickParams",
-    "ClientInfo",
-    "CloseParams",
-    "DiagnoseResult",
-    "DownloadParams",
-    "FramingError",
-    "HitParams",
-    "HitResult",
-    "Id",
-    "ImportParams",
-    "InitializeParams",
-    "InitializeResult",
-    "InternalError",
-    "InvalidParamsError",
-    "LicenceResult",
-    "LoadParams",
-    "LoadResult",
-    "Memory",
-    "Method",
-    "ModelDetails",
-    "ModelInfo",
-    "ModelParams",
-    "ModelResult",
-    "ModelsResult",
-    "NoParams",
-    "NotInitializedError",
-    "NoticeParams",
-    "Notification",
-    "OpenParams",
-    "OpenResult",
-    "Params",
-    "PartialInfo",
-    "ProbeParams",
-    "ProbeResult",
-    "ProgressParams",
-    "ProtocolError",
-    "Reply",
-    "Request",
-    "Result",
-    "SegmentParams",
-    "SegmentResult",
-    "StatusResult",
-    "SuggestParams",
-    "SuggestResult",
-    "SuggestionInfo",
-    "UncertaintyParams",
-    "UncertaintyResult",
-    "UnknownMethodError",
-    "UnknownSessionError",
-    "UnsupportedVersionError",
-    "WarmParams",
-    "WarmResult",
-    "WorkerGoneError",
-    "arrays_in",
-    "error_from",
-    "error_message",
-    "exception_from",
-    "identity_of",
-    "notification_message",
-    "read_message",
-    "request_message",
-    "result_message",
-]
 
 PROTOCOL_VERSION = 1
+
+# Notifications
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProgressParams(Params):
+    """How far the request ``id`` is: fraction in 0..1; ``partial`` where it was asked for and is due."""
+
+    id: Id
+    fraction: float
+    stage: str
+    message: str = ""
+    remaining_s: float | None = None
+    partial: PartialInfo | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NoticeParams(Params):
+    """A sentence for people that belongs to no result."""
+
+    message: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CancelParams(Params):
+    """Which request to stop."""
+
+    id: Id
+
+
+# Messages about the engine, its models and this computer
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class NoParams(Params):
+    """Nothing."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StatusResult(Result):
+    """``queue``: requests that wait; ``busy``: the method that runs now."""
+
+    sessions: tuple[str, ...]
+    memory: Memory
+    queue: int
+    busy: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelDetails(Message):
+    """What is known of a model; ``state`` and ``detail`` as :class:`VISTA3DCore.models.store.ModelStatus` says.
+
+    ``size``: bytes on this computer; ``download_size``: bytes to fetch, about; ``path``: None while it is not here;
+    ``claimed``: how many structures it claims to segment well, None where nothing is recorded; ``cleanup``: whether
+    specks are removed from its automatic results by default, False from engines that do not report it.
+    """
+
+    name: str
+    title: str
+    state: str
+    detail: str
+    size: int
+    download_size: int
+    path: str | None
+    licence: str
+    licence_url: str
+    bundled: bool
+    revision: str
+    label_set: str
+    claimed: int | None = None
+    cleanup: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelsResult(Result):
+    """``folder``: where models are kept."""
+
+    models: tuple[ModelDetails, ...]
+    folder: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelParams(Params):
+    """One model, by name."""
+
+    model: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeParams(Params):
+    """How fast a model runs: one window of it is computed. Any other request goes first."""
+
+    model: str
+    device: str = "auto"
+    runtime: str = "auto"
+    precision: str = "auto"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProbeResult(Result):
+    """``window_ms``: of one window; ``window``, ``spacing``, ``device``: as :class:`OpenResult` has them."""
+
+    window_ms: float
+    window: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    device: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LicenceResult(Result):
+    """``text``: the whole licence."""
+
+    title: str
+    url: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DownloadParams(Params):
+    """``accept_licence``: the user has read the licence and agrees."""
+
+    model: str
+    accept_licence: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImportParams(Params):
+    """``path``: of the weights file; ``model``: which one it is, if the file does not say so itself."""
+
+    path: str
+    model: str | None = None
+    accept_licence: bool = False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelResult(Result):
+    """What is known of the model now."""
+
+    model: ModelDetails
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DiagnoseResult(Result):
+    """See :func:`VISTA3DCore.engine.diagnosis.diagnose`; ``problems`` are sentences for people."""
+
+    system: dict[str, Any]
+    torch: dict[str, Any] | None
+    nvidia: tuple[dict[str, Any], ...]
+    packages: dict[str, Any]
+    models: dict[str, str]
+    problems: tuple[str, ...]
+
+
+# Methods
 
 
 class Method(NamedTuple):

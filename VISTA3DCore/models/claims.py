@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from VISTA3DCore.atomic_files import replacing
 from VISTA3DCore.errors import ModelError
+from VISTA3DCore.json_dataclasses import JsonError, UnknownFieldError, from_json
 
 CLAIMS_KEY = "vista3d.claims"
 """Metadata key of a safetensors file under which the claims stand as JSON."""
@@ -36,6 +37,8 @@ class Claim:
     :raises ModelError: if a value is impossible.
     """
 
+    strict: ClassVar[bool] = True
+
     dice: float
     cases: int
     painted: bool
@@ -57,6 +60,8 @@ class Claims:
     :param structures: figures by index of the catalogue; those below the threshold are here, too.
     :raises ModelError: if a value is impossible.
     """
+
+    strict: ClassVar[bool] = True
 
     threshold: float
     structures: Mapping[int, Claim]
@@ -82,15 +87,15 @@ class Claims:
         :raises ModelError: if the text is anything else.
         """
         try:
-            values = json.loads(text)
+            return from_json(cls, json.loads(text))
+        except UnknownFieldError as error:
+            names = ", ".join(sorted(error.names))
+            sentence = f"The model's claims need a newer version of VISTA3D (unknown entries: {names})."
+            raise ModelError(sentence) from error
+        except (JsonError, ModelError) as error:
+            raise ModelError(f"The model's claims are damaged; get the model's file again. {error}") from error
         except (ValueError, RecursionError) as error:
             raise ModelError("The model's claims are no JSON; get the model's file again.") from error
-        values = _object(values, {"threshold", "structures"}, "The model's claims")
-        structures = _object(values["structures"], None, "The list of the model's claims")
-        try:
-            return cls(values["threshold"], {_index(key): _claim(key, found) for key, found in structures.items()})
-        except ModelError as error:
-            raise ModelError(f"The model's claims are damaged; get the model's file again. {error}") from error
 
 
 def read_claims(path: str | Path) -> Claims | None:
@@ -159,28 +164,6 @@ def _metadata(header: dict[str, Any], path: Path) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ModelError(f"The metadata of '{path}' is damaged; download the model again.")
     return metadata
-
-
-def _object(value: object, keys: set[str] | None, what: str) -> dict[str, Any]:
-    """Return a JSON object with exactly these keys, or with any."""
-    if not isinstance(value, dict):
-        raise ModelError(f"{what} must be a JSON object; get the model's file again.")
-    if keys is not None and value.keys() != keys:
-        unknown = sorted(value.keys() - keys)
-        if unknown:
-            raise ModelError(f"{what} need a newer version of VISTA3D (unknown entries: {', '.join(unknown)}).")
-        raise ModelError(f"{what} lack {', '.join(sorted(keys - value.keys()))}; get the model's file again.")
-    return value
-
-
-def _index(key: str) -> int:
-    if not (key.isascii() and key.isdecimal() and len(key) <= 6 and str(int(key)) == key):
-        raise ModelError(f"The structure '{key:.40}' of the claims is no index of a catalogue.")
-    return int(key)
-
-
-def _claim(key: str, value: object) -> Claim:
-    return Claim(**_object(value, {"dice", "cases", "painted"}, f"The figures of structure {key}"))
 
 
 def _is_share(value: object) -> bool:

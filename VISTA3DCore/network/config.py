@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from VISTA3DCore.errors import ModelError
+from VISTA3DCore.json_dataclasses import UnknownFieldError, from_json
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class ModelConfig:
     :param n_classes: rows of the embedding tables.
     :param last_supported: class indices above it get the zero-shot token in the click branch.
     """
+
+    strict: ClassVar[bool] = True
 
     name: str = "vista3d-ct"
     width: int = 48
@@ -69,14 +73,9 @@ class ModelConfig:
         :raises ModelError: if the text is not such a configuration.
         """
         try:
-            values = json.loads(text)
-            unknown = set(values) - {field.name for field in fields(cls)}
-            if unknown:
-                raise ModelError(f"The model needs a newer version of VISTA3D (unknown settings: {sorted(unknown)}).")
-            return cls(**{key: _tuple(value) for key, value in values.items()})
-        except (TypeError, ValueError, AttributeError) as error:
+            return from_json(cls, json.loads(text))
+        except UnknownFieldError as error:
+            names = sorted(error.names)
+            raise ModelError(f"The model needs a newer version of VISTA3D (unknown settings: {names}).") from error
+        except (ValueError, RecursionError) as error:
             raise ModelError(f"The model's configuration cannot be read ({error}).") from error
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

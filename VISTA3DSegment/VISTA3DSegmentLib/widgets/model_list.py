@@ -15,7 +15,7 @@ from .run_controls import progress_in_words
 from .ui import plain_tip, show_row
 
 if TYPE_CHECKING:
-    from VISTA3DCore.engine.model_messages import LicenceResult, ModelDetails
+    from VISTA3DCore.engine.protocol import LicenceResult, ModelDetails
 
     from ..logic.models import ModelManager
 
