@@ -62,6 +62,7 @@ set(CORE_SCRIPTS
   VISTA3DCore/engine/supervisor.py
   VISTA3DCore/engine/transports.py
   VISTA3DCore/errors.py
+  VISTA3DCore/hints.py
   VISTA3DCore/imaging/__init__.py
   VISTA3DCore/imaging/averaging.py
   VISTA3DCore/imaging/clicks.py

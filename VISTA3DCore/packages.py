@@ -35,5 +35,5 @@ def require(what: str, *modules: str) -> None:
     missing = [_DISTRIBUTIONS.get(name, name) for name in modules if find_spec(name) is None]
     if missing:
         raise MissingPackageError(
-            f"{what} needs {' and '.join(missing)}; install with: pip install {' '.join(missing)}."
+            f"{what} needs {' and '.join(missing)}", hint="install-packages", facts={"packages": " ".join(missing)}
         )

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from manual_client import ManualClient
 
+from VISTA3DCore.engine import errors as engine_errors
 from VISTA3DCore.engine.framing import FrameReader, encode
 from VISTA3DCore.engine.protocol import (
-    ERROR_CODES,
     METHODS,
     NOTIFICATIONS,
     PROTOCOL_VERSION,
@@ -23,6 +23,7 @@ from VISTA3DCore.engine.protocol import (
     exception_from,
     read_message,
 )
+from VISTA3DCore.errors import VistaError
 
 PAGE = (Path(__file__).resolve().parents[2] / "Documentation" / "protocol.md").read_text(encoding="utf-8")
 EXAMPLES = [
@@ -48,7 +49,11 @@ def test_every_notification_and_error_is_described():
         (row,) = re.findall(rf"^\| `{re.escape(method)}` .*$", section("Notifications"), re.MULTILINE)
         assert all(f"`{one.name}`" in row for one in fields(params))
     rows = re.findall(r"^\| (-\d+) \| `([a-z-]+)` \|", section("Errors"), re.MULTILINE)
-    assert {word: int(number) for number, word in rows} == ERROR_CODES
+    assert {word: int(number) for number, word in rows} == {
+        kind.code: kind.number
+        for kind in VistaError.by_code.values()
+        if kind.__module__ in (VistaError.__module__, engine_errors.__name__)
+    }
     assert f"Protocol version: **{PROTOCOL_VERSION}**" in PAGE
 
 

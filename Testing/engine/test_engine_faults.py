@@ -59,7 +59,10 @@ class TestKilled:
                 threading.Timer(0.2, started[0].kill).start()
             return started[-1]
 
-        with SupervisedClient(start, on_report=reports.append) as supervisor, BlockingClient(supervisor) as client:
+        with (
+            SupervisedClient(start, on_report=lambda error: reports.append(str(error))) as supervisor,
+            BlockingClient(supervisor) as client,
+        ):
             yield client
 
     @pytest.fixture(scope="class")

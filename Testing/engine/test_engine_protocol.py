@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 import pkgutil
@@ -14,11 +15,10 @@ from hypothesis import strategies as st
 
 import VISTA3DCore
 from VISTA3DCore import errors
-from VISTA3DCore.engine import errors as worker_errors
+from VISTA3DCore.engine import errors as engine_errors
 from VISTA3DCore.engine import messages, protocol
 from VISTA3DCore.engine.framing import FrameReader, encode
 from VISTA3DCore.engine.protocol import (
-    ERROR_CODES,
     METHODS,
     NOTIFICATIONS,
     ArrayRef,
@@ -224,22 +224,51 @@ def all_errors() -> list[type[VistaError]]:
 
 @pytest.mark.parametrize("kind", all_errors(), ids=lambda one: one.__name__)
 def test_every_error_comes_back_as_the_same_class_with_the_same_sentence(kind):
-    sentence = f'Something with {kind.__name__}; do something about it: 腎臓 "quoted".'
+    sentence = f'Something with {kind.__name__}; do something about it: 腎臓 "quoted" {{model}}.'
 
     error = sent({"error": error_from(kind(sentence))})["error"]
     back = exception_from(error)
 
-    assert error["code"] == ERROR_CODES[kind.code]
+    assert error["code"] == kind.number
     assert error["data"] == {"code": kind.code, "exit_code": kind.exit_code}
-    assert str(back) == sentence
-    assert (back.code, back.exit_code) == (kind.code, kind.exit_code)
-    # Errors of other modules, of the benchmark for instance, come back as the shared one that they derive from.
-    shared = (errors.__name__, worker_errors.__name__)
-    assert type(back) is next(one for one in kind.__mro__ if one.__module__ in shared)
+    assert (type(back), str(back), back.hint, back.facts) == (kind, sentence, None, {})
+
+
+@pytest.mark.parametrize("kind", all_errors(), ids=lambda one: one.__name__)
+def test_hints_and_facts_of_every_error_come_back(kind):
+    facts = {"model": "{url} 腎臓", "url": None, "sizes": [1, 2.5, {"a": True}]}
+    sent_error = kind("The model '{model}' is wrong", hint="download-model", facts=facts)
+
+    back = exception_from(sent({"error": error_from(sent_error)})["error"])
+
+    assert (type(back), str(back)) == (kind, str(sent_error))
+    assert (back.problem, back.hint, back.facts) == (sent_error.problem, "download-model", facts)
+    assert str(back).startswith("The model '{url} 腎臓' is wrong; use `vista3d models download {url} 腎臓`, or")
+    again = copy.copy(back)
+    assert (type(again), str(again), again.hint, again.facts) == (kind, str(back), back.hint, back.facts)
+
+
+def test_every_code_and_every_own_number_belongs_to_one_class():
+    kinds = all_errors()
+
+    assert len({kind.code for kind in kinds}) == len(kinds)
+    own = [kind.number for kind in kinds if "number" in vars(kind)]
+    assert len(set(own)) == len(own)
+    with pytest.raises(TypeError, match="'input' of"):
+        type("OtherError", (VistaError,), {"code": "input"})
+
+
+def test_a_hint_that_only_the_engine_knows_stays_in_the_sentence():
+    error = error_from(errors.ModelError("It is old", hint="download-model", facts={"model": "x"}))
+    error["data"]["hint"] = "later"
+    error["message"] = "It is old; do something."
+
+    assert str(exception_from(error)) == "It is old; do something."
 
 
 def test_the_numbers_are_stable():
-    assert ERROR_CODES == {
+    shared = (errors.__name__, engine_errors.__name__)
+    assert {kind.code: kind.number for kind in all_errors() if kind.__module__ in shared} == {
         "parse": -32700, "invalid-request": -32600, "unknown-method": -32601, "invalid-params": -32602,
         "internal": -32603, "error": -32000, "input": -32001, "unknown-structure": -32002, "model": -32003,
         "licence": -32004, "offline": -32005, "device": -32006, "output": -32007, "cancelled": -32008,
@@ -256,13 +285,10 @@ def test_a_defect_is_an_internal_error_in_one_line():
     assert isinstance(exception_from(error), protocol.InternalError)
 
 
-def test_a_later_error_of_ours_is_known_by_its_base():
-    class FullDiskError(errors.OutputError):
-        code = "full-disk"
+def test_an_error_that_is_unknown_here_is_known_by_its_number():
+    error = error_from(errors.OutputError("The disk is full."))
+    error["data"]["code"] = "full-disk"
 
-    error = error_from(FullDiskError("The disk is full."))
-
-    assert error["code"] == -32007
     assert type(exception_from(error)) is errors.OutputError
 
 

@@ -49,7 +49,10 @@ class Watched:
         self.states: list[str] = []
         self._start = start
         self.supervisor = SupervisedClient(
-            self.start, on_report=self.reports.append, on_state=self.states.append, policy=policy
+            self.start,
+            on_report=lambda error: self.reports.append(str(error)),
+            on_state=self.states.append,
+            policy=policy,
         )
         self.client = BlockingClient(self.supervisor)
 
@@ -181,7 +184,9 @@ def test_a_process_that_refuses_is_not_started_again(watch):
 def test_a_command_that_does_not_exist(tmp_path):
     reports = []
     with SupervisedClient(
-        lambda: ChildProcess([str(tmp_path / "no python")]), on_report=reports.append, policy=QUICK
+        lambda: ChildProcess([str(tmp_path / "no python")]),
+        on_report=lambda error: reports.append(str(error)),
+        policy=QUICK,
     ) as one:
         client = BlockingClient(one)
         with pytest.raises(WorkerGoneError, match="cannot be started with"):

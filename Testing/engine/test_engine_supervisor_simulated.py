@@ -94,7 +94,9 @@ class Engine:
 def simulated():
     engine, clock = Engine(), Clock()
     reports, states = [], []
-    with SupervisedClient(engine, call_later=clock, on_report=reports.append, on_state=states.append) as supervisor:
+    with SupervisedClient(
+        engine, call_later=clock, on_report=lambda error: reports.append(str(error)), on_state=states.append
+    ) as supervisor:
         supervisor.start()
         yield supervisor, engine, clock, reports, states
 

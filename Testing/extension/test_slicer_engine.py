@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,17 @@ from logic_helpers import SHAPE, Answers, Heard, assert_sentence
 
 from VISTA3DCore.engine.protocol import LoadParams, OpenParams, SegmentParams, WorkerGoneError
 from VISTA3DCore.engine.supervisor import RestartPolicy
-from VISTA3DCore.errors import Cancelled, OutputError, UnknownStructureError, VistaError
+from VISTA3DCore.errors import (
+    Cancelled,
+    DeviceError,
+    LicenseNotAcceptedError,
+    ModelError,
+    OutputError,
+    UnknownStructureError,
+    VistaError,
+)
 from VISTA3DSegmentLib.logic.engine import Engine
-from VISTA3DSegmentLib.logic.wording import for_panel
+from VISTA3DSegmentLib.logic.wording import in_panel_words, panel_sentence, title_of
 
 pytestmark = pytest.mark.slow
 
@@ -227,35 +234,35 @@ def test_a_full_disk_is_one_sentence(under_test: EngineUnderTest) -> None:
 
 
 @pytest.mark.parametrize(
-    "sentence",
+    ("error", "words"),
     [
-        "The model 'x' is not on this computer; use `vista3d models download x`, or offline bring the file from "
-        "elsewhere and use `vista3d models import FILE --name x`.",
-        "'x' cannot be fetched because the network is switched off; use `vista3d models import FILE` instead.",
-        "torch is not installed; install the engine's runtime with: pip install torch monai.",
-        "The model 'x' comes under the L; read it (`vista3d models licence x`, http://x.y) and, if you agree, repeat "
-        "with --accept-licence (in Python: accept_licence=True).",
-        "'f' is a VISTA3D model but does not say which; name it with --name (one of a, b).",
-        "The model 'mini' cannot segment 'x' (Dice 0.41 in validation) well enough; nearest to it, it offers y and z. "
-        "Use the full model: `vista3d models download vista3d-ct`.",
-        "'f' is the model 'm', which need not be imported: use it by its path (--model f).",
-        "The device 'cuda:1' is not available; use 'auto' or 'cpu'.",
-        "The 8.0 GiB of memory are too little for the full model on a CT; use 'mini' or a region.",
-        "The disk of 'f' is too full: 9 MB are needed. Free some space or set VISTA3D_HOME to another folder.",
-        "'h' cannot be reached (e); check the connection and the proxy (HTTPS_PROXY), or bring the file on a USB drive "
-        "and use `vista3d models import FILE`.",
-        "The model 'mini' was not trained for clicks; use vista3d-ct for them.",
+        (
+            DeviceError("{subject} is not available", hint="choose-device", facts={"device": "cuda:1", "subject": "X"}),
+            "The graphics card is not available; choose Automatic or Processor.",
+        ),
+        (
+            ModelError(
+                "The model '{model}' was not trained for clicks", hint="choose-click-model", facts={"model": "mini"}
+            ),
+            "The model 'Small demonstration model' has no clicks; use 'VISTA3D' for them.",
+        ),
+        (
+            LicenseNotAcceptedError(
+                "The model '{model}' comes under the {license}",
+                hint="accept-license",
+                facts={"model": "mini", "license": "L", "url": "http://x.y"},
+            ),
+            "The model 'Small demonstration model' comes under the L; read and accept it in Setup (http://x.y).",
+        ),
     ],
 )
-def test_commands_to_type_become_buttons(sentence: str) -> None:
-    words = for_panel(sentence)
-    assert "vista3d models" not in words
-    assert "--" not in words
-    assert "pip " not in words
-    assert not re.search(r"'(auto|cpu|cuda|mini|vista3d-ct)|VISTA3D_HOME|HTTPS_PROXY", words), words
-    assert_sentence(words)
+def test_commands_to_type_become_buttons(error: VistaError, words: str) -> None:
+    worded = in_panel_words(error)
+    assert str(worded) == words.replace("'VISTA3D'", f"'{title_of('vista3d-ct')}'")
+    assert (type(worded), worded.hint, worded.facts) == (type(error), error.hint, error.facts)
+    assert_sentence(str(worded))
 
 
 def test_other_sentences_stay_as_they_are() -> None:
     error: VistaError = UnknownStructureError("There is no structure 'livre'; did you mean: liver?")
-    assert for_panel(str(error)) == str(error)
+    assert panel_sentence(error) == str(error)

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from gui_code import MODULE, UiFile, python_files, ui_files
 
+from VISTA3DCore.errors import ModelError, VistaError
+from VISTA3DCore.hints import HINTS
 from VISTA3DCore.models.registry import REGISTRY
-from VISTA3DSegmentLib.logic.wording import for_panel, title_of
+from VISTA3DSegmentLib.logic.wording import panel_sentence, title_of
 
 CORE = MODULE.parent / "VISTA3DCore"
 #: Rooms whose sentences reach Slicer, and those among them that know the command line's words.
@@ -66,19 +68,32 @@ def test_an_ellipsis_is_one_character() -> None:
     assert not [text for text in texts if "..." in text]
 
 
+COMMANDS = re.compile(r"`|--\w|\bpip install|VISTA3D_HOME|TMPDIR|HTTPS_PROXY|HF_TOKEN")
+
+
 def test_no_command_of_the_engine_reaches_the_panel() -> None:
-    commands = re.compile(r"`|--\w|\bpip install")
-    spoken = [text for path in engine_files(SPEAKING) for text in sentences(path) if commands.search(text)]
-    spoken = [text for text in spoken if text.endswith(".")]
-    assert len(spoken) > 5
-    assert not [text for text in spoken if commands.search(for_panel(text))]
+    spoken = [text for path in engine_files(SPEAKING) for text in sentences(path) if COMMANDS.search(text)]
+    assert not [text for text in spoken if text.endswith(".")]
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_every_hint_has_words_in_the_panel(hint: str) -> None:
+    facts = {"model": "mini", "models": ["mini", "vista3d-ct"], "url": "http://x.y", "path": "f", "full_model": "mini"}
+    error = VistaError("Something is wrong", hint=hint, facts={**facts, "packages": "a b"})
+    words = panel_sentence(error)
+    assert words.startswith("Something is wrong")
+    assert len(words) > len("Something is wrong.")
+    assert words.endswith(".")
+    assert not COMMANDS.search(words)
+    assert not re.search(r"[{}]|'(auto|cpu|mini|vista3d-ct)'", words)
+    assert "{" not in str(error)
 
 
 def test_models_have_titles() -> None:
     assert title_of("mini") == "Small demonstration model"
     assert title_of("/some/folder/mine.safetensors") == "mine.safetensors"
     for name, entry in REGISTRY.items():
-        words = for_panel(f"The model '{name}' was not trained for clicks.")
+        words = panel_sentence(ModelError("The model '{model}' was not trained for clicks.", facts={"model": name}))
         assert words == f"The model '{title_of(name)}' was not trained for clicks."
         assert entry.title.startswith(title_of(name))
 

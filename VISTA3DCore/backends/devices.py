@@ -48,15 +48,19 @@ def _present(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"There is no kind of device called '{name}'; use auto, cpu, cuda or mps.") from error
+        unknown = "There is no kind of device called '{name}'"
+        raise DeviceError(unknown, hint="choose-device-kind", facts={"name": name}) from error
     counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     count = counts.get(device.type, 0)
+    facts = {"device": name, "subject": f"The device '{name}'"}
     if count == 0:
-        raise DeviceError(f"The device '{name}' is not available; use 'auto' or 'cpu'.")
+        raise DeviceError("{subject} is not available", hint="choose-device", facts=facts)
     if (device.index or 0) >= count:
-        raise DeviceError(f"The device '{name}' is not available; the last one is '{device.type}:{count - 1}'.")
+        last = f"{device.type}:{count - 1}"
+        raise DeviceError("{subject} is not available; the last one is '{last}'.", facts={**facts, "last": last})
     if device.type != "cpu" and (problem := _problem(device)) is not None:
-        raise DeviceError(f"The device '{name}' does not work here ({problem}); use 'auto' or 'cpu'.")
+        broken = "{subject} does not work here ({reason})"
+        raise DeviceError(broken, hint="choose-device", facts={**facts, "reason": problem})
     return device
 
 

@@ -83,8 +83,9 @@ class ArrayFolder:
         except OSError as error:
             reason = error.strerror or "the disk may be full"
             raise OutputError(
-                f"An array cannot be written to '{self.path}' ({reason}); free space there, or set TMPDIR to another "
-                "folder."
+                "An array cannot be written to '{folder}' ({reason})",
+                hint="free-temporary-space",
+                facts={"folder": str(self.path), "reason": reason},
             ) from error
         return ArrayRef(name, array.shape, array.dtype.name, place)
 

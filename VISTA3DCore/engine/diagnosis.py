@@ -213,7 +213,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
         problems.append(_unused_card(report["nvidia"][0], torch))
     if (system["ram_gib"] or _NEEDED_RAM_GIB) < _NEEDED_RAM_GIB:
         problems.append(
-            f"The {system['ram_gib']} GiB of memory are too little for the full model on a CT; use 'mini' or a region."
+            f"The {system['ram_gib']} GiB of memory are too little for the full model on a CT; use the small model or "
+            "a region."
         )
     if system["disk_free_gib"] < _NEEDED_DISK_GIB:
         problems.append(f"Only {system['disk_free_gib']} GiB are free in {system['data_folder']}; a model needs 2.")

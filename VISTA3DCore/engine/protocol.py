@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from VISTA3DCore.engine.errors import (  # noqa: F401 - others import them from here
-    ERROR_CODES,
     FramingError,
     InternalError,
     InvalidParamsError,

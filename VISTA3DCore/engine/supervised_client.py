@@ -86,7 +86,7 @@ class SupervisedClient(ProcessSupervisor):
     """Keep one engine process running, and everything open in it; see :class:`EngineClient` for its requests.
 
     When the process ends, the requests that it was working on fail once with :class:`WorkerGoneError`, ``on_report``
-    gets one sentence, and a new process is started in which the model is loaded and all volumes are opened again.
+    receives the error once, and a new process is started in which the model is loaded and all volumes are opened again.
     Requests made meanwhile wait. Session ids stay valid. The files of opened volumes belong to this client, which
     deletes them when the session is closed.
 
@@ -103,7 +103,7 @@ class SupervisedClient(ProcessSupervisor):
         shared: SharedDirectory | None = None,
         name: str = "vista3d",
         call_later: CallLater = call_in_thread,
-        on_report: Callable[[str], object] = lambda _sentence: None,
+        on_report: Callable[[VistaError], object] = lambda _error: None,
         on_state: Callable[[str], object] = lambda _state: None,
         policy: RestartPolicy | None = None,
         compute: bool = True,

@@ -80,7 +80,7 @@ class ProcessSupervisor:
     :param start: makes a transport for each new process.
     :param hello: the parameters of ``initialize``.
     :param call_later: calls a function after some seconds; what it returns may have ``cancel()``.
-    :param on_report: receives one sentence per failure.
+    :param on_report: receives one error per failure.
     :param on_state: receives ``starting``, ``ready``, ``waiting`` (for the next start), ``failed`` (until the next
         request) and ``closed``.
     """
@@ -91,7 +91,7 @@ class ProcessSupervisor:
         hello: InitializeParams,
         call_later: CallLater,
         policy: RestartPolicy,
-        on_report: Callable[[str], object],
+        on_report: Callable[[VistaError], object],
         on_state: Callable[[str], object],
     ) -> None:
         self.on_report, self.on_state = on_report, on_state
@@ -243,7 +243,7 @@ class ProcessSupervisor:
     def _report(self, error: VistaError) -> None:
         if not self._reported:
             self._reported = True
-            self._deferred.add(self.on_report, str(error))
+            self._deferred.add(self.on_report, error)
 
     # Health
 

@@ -30,9 +30,9 @@ def require_acceptance(entry: RegistryEntry, accepted: bool) -> None:
     """:raises LicenseNotAcceptedError: says how to read and accept the licence."""
     if not accepted:
         raise LicenseNotAcceptedError(
-            f"The model '{entry.name}' comes under the {entry.licence}; read it "
-            f"(`vista3d models licence {entry.name}`, {entry.licence_url}) and, if you agree, repeat with "
-            "--accept-licence (in Python: accept_licence=True)."
+            "The model '{model}' comes under the {license}",
+            hint="accept-license",
+            facts={"model": entry.name, "license": entry.licence, "url": entry.licence_url},
         )
 
 
@@ -117,9 +117,15 @@ def require_size(path: Path, entry: RegistryEntry) -> None:
     size = path.stat().st_size
     if abs(size - entry.size) > _SIZE_TOLERANCE * entry.size + _FORMAT_BYTES:
         raise ModelError(
-            f"'{path}' has {size / 1e6:.1f} MB, but the released model '{entry.name}' has about "
-            f"{entry.size / 1e6:.1f} MB; it is another file or not all of it. Get it again, or use it by its path "
-            f"(--model {path})."
+            "'{path}' has {megabytes} MB, but the released model '{model}' has about {expected} MB; it is another file "
+            "or not all of it",
+            hint="get-again",
+            facts={
+                "path": str(path),
+                "megabytes": f"{size / 1e6:.1f}",
+                "model": entry.name,
+                "expected": f"{entry.size / 1e6:.1f}",
+            },
         )
 
 
@@ -172,13 +178,16 @@ def identified(
         return stored.name
     if stored is not None:
         raise ModelError(
-            f"'{path}' is the model '{stored.name}', which need not be imported: use it by its path (--model {path})."
+            "'{path}' is the model '{model}', which need not be imported",
+            hint="use-by-path",
+            facts={"path": str(path), "model": stored.name},
         )
     published = {entry.md5: name for name, entry in registry.items() if entry.md5}
     if (name := published.get(digest_file(path, progress).md5)) is not None:
         return name
-    names = ", ".join(name for name, entry in registry.items() if not entry.bundled)
-    raise ModelError(f"'{path}' is a VISTA3D model but does not say which; name it with --name (one of {names}).")
+    names = [name for name, entry in registry.items() if not entry.bundled]
+    facts = {"path": str(path), "models": names}
+    raise ModelError("'{path}' is a VISTA3D model but does not say which", hint="name-model", facts=facts)
 
 
 def require_same_network(path: Path, entry: RegistryEntry, config: ModelConfig, stored: bool) -> None:

@@ -79,6 +79,7 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target.parent).free
     if needed > free:
         raise OutputError(
-            f"The disk of '{target.parent}' is too full: {needed / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are "
-            "free. Free some space or set VISTA3D_HOME to another folder."
+            "The disk of '{folder}' is too full: {needed} MB are needed and {free} MB are free",
+            hint="free-model-space",
+            facts={"folder": str(target.parent), "needed": round(needed / 1e6), "free": round(free / 1e6)},
         )

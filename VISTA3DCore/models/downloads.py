@@ -70,9 +70,9 @@ def fetch_text(remote: RemoteFile, limit: int = 1 << 20) -> str | None:
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
-        raise ModelError(f"The server refused {remote.url}: {refusal(error.code)}") from error
+        raise refusal(f"The server refused {remote.url}", error.code) from error
     except (OSError, http.client.HTTPException) as error:
-        raise OfflineError(unreachable(remote.url, error)) from error
+        raise unreachable(remote.url, error) from error
 
 
 def download(remote: RemoteFile, target: Path, progress: Progress | None = None) -> Digest:
@@ -127,7 +127,7 @@ class _Transfer:
             except _Interrupted as error:
                 failures = 1 if self._hasher.size > before else failures + 1
                 if failures > RETRIES or not self._connected:
-                    raise OfflineError(self._broken(error)) from error
+                    raise self._broken(error) from error
                 self._pause(RETRY_DELAY_S * 2 ** (failures - 1))
 
     def discard(self) -> None:
@@ -144,8 +144,9 @@ class _Transfer:
             with suppress(OSError):
                 self.discard()
             raise OutputError(
-                f"'{self.target}' cannot be written ({error.strerror or error}); nothing was left behind. "
-                "Free some space or set VISTA3D_HOME to another folder."
+                "'{path}' cannot be written ({reason}); nothing was left behind",
+                hint="free-model-space",
+                facts={"path": str(self.target), "reason": str(error.strerror or error)},
             ) from error
 
     def _resume(self) -> None:
@@ -179,7 +180,7 @@ class _Transfer:
         if error.code in _TRANSIENT:
             raise _Interrupted(f"the server answered {error.code}") from error
         if error.code != 416 or not self._hasher.size:
-            raise ModelError(f"The server refused {self.remote.url}: {refusal(error.code)}") from error
+            raise refusal(f"The server refused {self.remote.url}", error.code) from error
         if _complete_length(error.headers) != self._hasher.size:
             self._restart()
             raise _Interrupted("the file on the server changed") from error
@@ -234,10 +235,10 @@ class _Transfer:
             self.progress.check()
             time.sleep(min(0.1, seconds))
 
-    def _broken(self, error: Exception) -> str:
+    def _broken(self, error: Exception) -> OfflineError:
         if not self._connected:
             return unreachable(self.remote.url, error)
-        return (
+        return OfflineError(
             f"The download of '{self.target.name}' stopped after {self._hasher.size / 1e6:.1f} MB ({error}); "
             "start it again to continue from there."
         )
@@ -247,8 +248,9 @@ def require_network(what: str) -> None:
     """:raises OfflineError: if the user forbade the network."""
     if is_offline():
         raise OfflineError(
-            f"'{what}' cannot be fetched because the network is switched off (VISTA3D_OFFLINE or HF_HUB_OFFLINE); "
-            "use `vista3d models import FILE` instead."
+            "'{what}' cannot be fetched because the network is switched off (VISTA3D_OFFLINE or HF_HUB_OFFLINE)",
+            hint="import-file",
+            facts={"what": what},
         )
 
 
@@ -274,22 +276,24 @@ def _complete_length(headers) -> int | None:
     return int(found[1]) if found else None
 
 
-def refusal(status: int) -> str:
-    """Say what an HTTP status means for the user."""
+def refusal(what: str, status: int) -> ModelError:
+    """Return the error that an HTTP status means for the user.
+
+    :param what: what was refused, the beginning of a sentence.
+    """
+    facts = {"what": what, "status": status}
     if status in (401, 403):
-        return f"access denied (HTTP {status}); log in with an account that may read it, or set HF_TOKEN."
+        return ModelError("{what}: access denied (HTTP {status})", hint="log-in", facts=facts)
     if status == 404:
-        return "it does not exist (HTTP 404); update VISTA3D, or import the file with `vista3d models import FILE`."
-    return f"HTTP {status}; try again later."
+        return ModelError("{what}: it does not exist (HTTP {status})", hint="update-or-import", facts=facts)
+    return ModelError("{what}: HTTP {status}; try again later.", facts=facts)
 
 
-def unreachable(url: str, error: Exception) -> str:
-    """Say that a server cannot be reached, why, and what else to do."""
+def unreachable(url: str, error: Exception) -> OfflineError:
+    """Return the error that a server cannot be reached, and why."""
     host = urllib.parse.urlsplit(url).netloc
-    return (
-        f"'{host}' cannot be reached ({_reason(error)}); check the connection and the proxy (HTTPS_PROXY), or bring "
-        "the file on a USB drive and use `vista3d models import FILE`."
-    )
+    facts = {"host": host, "reason": _reason(error)}
+    return OfflineError("'{host}' cannot be reached ({reason})", hint="check-connection", facts=facts)
 
 
 def _reason(error: BaseException) -> str:

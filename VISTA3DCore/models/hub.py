@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 
-from VISTA3DCore.errors import ModelError, OfflineError
 from VISTA3DCore.models.downloads import TIMEOUT_S, RemoteFile, refusal, require_network, unreachable
 
 
@@ -23,9 +22,9 @@ def hub_file(repo: str, filename: str, revision: str) -> RemoteFile:
     try:
         found = get_hf_file_metadata(url, timeout=TIMEOUT_S)
     except HfHubHTTPError as error:
-        raise ModelError(f"The hub refused '{filename}' of '{repo}': {refusal(error.response.status_code)}") from error
+        raise refusal(f"The hub refused '{filename}' of '{repo}'", error.response.status_code) from error
     except Exception as error:  # the hub library's transport, and so its exceptions, differ between its versions
-        raise OfflineError(unreachable(url, error)) from error
+        raise unreachable(url, error) from error
     sha256 = found.etag if found.etag and re.fullmatch(r"[0-9a-f]{64}", found.etag) else None
     pinned = found.commit_hash or revision
     return RemoteFile(hub_url(repo, filename, pinned), found.size, sha256, None, pinned, get_token())

@@ -67,7 +67,8 @@ class Offer:
             if members and not any(map(self._offers, members)):
                 refused[members] = item
         if refused:
-            raise UnknownStructureError(self._refusal(refused))
+            facts = {"model": self.config.name, "full_model": self.config.label_set}
+            raise UnknownStructureError(self._refusal(refused), hint="use-full-model", facts=facts)
         return tuple(filter(self._offers, wanted))
 
     def left_out(self, request: Request | Iterable[Request]) -> list[str]:
@@ -90,7 +91,7 @@ class Offer:
         return structure.index in self.available
 
     def _refusal(self, refused: Mapping[tuple[Structure, ...], Request]) -> str:
-        """Return why structures are not offered, what is instead, and how to get the full model.
+        """Return why structures are not offered, and what is instead.
 
         :param refused: what was asked for, by the structures that it stands for.
         """
@@ -99,10 +100,7 @@ class Offer:
         offers = f"it offers {len(self.available)} other structures"
         if nearest:
             offers = f"nearest to {'it' if len(refused) == 1 else 'them'}, it offers {_joined(list(nearest))}"
-        return (
-            f"The model '{self.config.name}' cannot segment {_joined(what)} well enough; {offers}. "
-            f"Use the full model: `vista3d models download {self.config.label_set}`."
-        )
+        return f"The model '{{model}}' cannot segment {_joined(what)} well enough; {offers}"
 
     def _shortfall(self, members: tuple[Structure, ...]) -> str:
         """Return why structures are not claimed, in a few words."""

@@ -96,12 +96,11 @@ class ModelStore:
             return path
         if folder.entry.bundled:
             return resource(folder.entry.filename)  # raises with a sentence of its own
-        bring = f"bring the file from elsewhere and use `vista3d models import FILE --name {name}`"
+        facts = {"model": name}
         if is_offline():
-            raise OfflineError(f"The model '{name}' is not on this computer and the network is switched off; {bring}.")
-        raise ModelError(
-            f"The model '{name}' is not on this computer; use `vista3d models download {name}`, or offline {bring}."
-        )
+            problem = "The model '{model}' is not on this computer and the network is switched off"
+            raise OfflineError(problem, hint="bring-model", facts=facts)
+        raise ModelError("The model '{model}' is not on this computer", hint="download-model", facts=facts)
 
     def resolve(self, name_or_path: str | Path) -> Path:
         """Return the weights that a user means: a model by name, else a file.

@@ -303,7 +303,7 @@ def _import() -> ModuleType:
         with _without_reports():
             import openvino
     except ModuleNotFoundError as error:
-        raise RuntimeUnavailableError("OpenVINO is not installed (pip install openvino).", expected=True) from error
+        raise RuntimeUnavailableError("OpenVINO is not installed (package openvino).", expected=True) from error
     except Exception as error:  # whatever a broken installation raises
         raise RuntimeUnavailableError(_sentence(error)) from error
     return openvino

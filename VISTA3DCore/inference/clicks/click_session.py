@@ -69,7 +69,8 @@ class Clicking:
         dtype: torch.dtype,
     ) -> None:
         if not backend.config.click_branch:
-            raise ModelError(f"The model '{backend.config.name}' was not trained for clicks; use vista3d-ct for them.")
+            facts = {"model": backend.config.name}
+            raise ModelError("The model '{model}' was not trained for clicks", hint="choose-click-model", facts=facts)
         self._backend, self._catalogue, self._trained, self._grid = backend, catalogue, trained, grid
         grids = ParallelGrids(target_affine, target_shape, grid.affine, grid.shape)
         self.interaction = Interaction(ClickEncoder(backend, grid.image, cache, dtype), grids)

@@ -18,7 +18,7 @@ from VISTA3DCore.errors import VistaError
 
 from .signals import Signal
 from .stepping import Stepping
-from .wording import for_panel, shown
+from .wording import in_panel_words, panel_sentence
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,7 +95,7 @@ class Request:
         else:
             self._done = True
             answered = self._on_result if isinstance(event, Response) else self._on_error
-            answered(event.result if isinstance(event, Response) else shown(event.error))
+            answered(event.result if isinstance(event, Response) else in_panel_words(event.error))
 
 
 class Engine:
@@ -152,7 +152,7 @@ class Engine:
         try:
             self._running().start()
         except VistaError as error:
-            self.reported(str(error))
+            self._report(error)
 
     def stop(self) -> None:
         """End the process; open requests fail. The next request starts a new one, e.g. with another interpreter."""
@@ -250,7 +250,7 @@ class Engine:
                 self._start_transport,
                 name=self._name,
                 call_later=self.call_later,
-                on_report=self._unless_closed(self.reported),
+                on_report=self._report,
                 on_state=self._unless_closed(self.state_changed),
                 policy=self._policy,
                 compute=self._compute,
@@ -262,7 +262,11 @@ class Engine:
         self.call_later(seconds, lambda: None if self._closed else function())
 
     def _unless_closed(self, signal: Signal) -> Callable[[str], None]:
-        return lambda text: None if self._closed else signal(for_panel(text))
+        return lambda text: None if self._closed else signal(text)
+
+    def _report(self, error: VistaError) -> None:
+        if not self._closed:
+            self.reported(panel_sentence(error))
 
     def _discard(self, event: Event) -> None:
         """Delete the files of a result that nobody waits for."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..i18n import tr as _
 from .signals import Signal
-from .wording import for_panel
 
 if TYPE_CHECKING:
     from VISTA3DCore.engine.protocol import DiagnoseResult
@@ -60,7 +59,7 @@ class Doctor:
 
 def findings_of(report: DiagnoseResult) -> list[Finding]:
     """Return what a report of the engine means, problems first."""
-    problems = [Finding(PROBLEM, for_panel(sentence)) for sentence in report.problems]
+    problems = [Finding(PROBLEM, sentence) for sentence in report.problems]
     system = report.system
     if long_paths := long_path_problem(system["executable"], system.get("long_paths")):
         problems.append(Finding(PROBLEM, long_paths))

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sentences for the panel: lists of structures, and the engine's words in those of the panel.
+"""Sentences for the panel: lists of structures, and the engine's errors in the words of the panel.
 
-The engine speaks to people who type commands. In the panel there are buttons in the place of commands, titles in the
-place of models' names, and no options or variables.
+In the panel there are buttons in the place of commands, titles in the place of models' names, and no options or
+variables.
 """
 
 from __future__ import annotations
 
-import re
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +22,25 @@ from .signals import log
 MOST_NAMED = 6
 
 
-def for_panel(sentence: str) -> str:
-    """Return a sentence of the engine for people who have a panel and no command line."""
-    for command, words in _panel_words().items():
-        sentence = re.sub(command, words, sentence)
-    return re.sub(r"'([\w-]+)'", lambda quoted: f"'{title_of(quoted[1])}'", sentence)
+def panel_sentence(error: VistaError) -> str:
+    """Return what an error says to people who have a panel and no command line."""
+    facts = {"click_model": title_of("vista3d-ct")}
+    device = str(error.facts.get("device", ""))
+    for kind, subject in (("cuda", _("The graphics card")), ("mps", _("The Apple GPU"))):
+        if device.partition(":")[0] == kind:
+            facts["subject"] = subject
+    if "model" in error.facts:
+        facts["model"] = title_of(str(error.facts["model"]))
+    if isinstance(models := error.facts.get("models"), list):
+        facts["models"] = ", ".join(title_of(str(model)) for model in models)
+    return error.sentence(_panel_hints(), facts)
+
+
+def in_panel_words(error: VistaError) -> VistaError:
+    """Return an error whose text is its :func:`panel_sentence`."""
+    worded = copy.copy(error)
+    worded.args = (panel_sentence(error),)
+    return worded
 
 
 def title_of(model: str) -> str:
@@ -38,13 +52,7 @@ def title_of(model: str) -> str:
 
 def short_title(title: str) -> str:
     """Return the beginning of a model's title, which fits into the panel."""
-    return re.split(r"[:,]", title)[0]
-
-
-def shown(error: VistaError) -> VistaError:
-    """Return an error in the words of the panel."""
-    sentence = for_panel(str(error))
-    return error if sentence == str(error) else type(error)(sentence)
+    return title.partition(":")[0].partition(",")[0]
 
 
 def names_of(structures: Sequence[Structure]) -> str:
@@ -68,20 +76,29 @@ def explained(error: Exception) -> VistaError:
     return VistaError(sentence.format(kind=type(error).__name__))
 
 
-def _panel_words() -> dict[str, str]:
+def _panel_hints() -> dict[str, str]:
+    """Return the words for every hint, see :data:`VISTA3DCore.hints.HINTS`."""
     return {
-        r"`vista3d models import [^`]*`": _("'Import file' in Setup"),
-        r"`vista3d models download [^`]*`": _("'Download' in Setup"),
-        r"read it \(`vista3d models licence [^`]*`, ([^)]*)\)[^.]*\.": _(r"read and accept it in Setup (\1)."),
-        r"install the engine's runtime with: pip install [a-z ]*": _("install what is missing in Setup"),
-        r"name it with --name \(one of ([^)]*)\)": _(r"choose which one it is (\1)"),
-        r" \(--model [^)]*\)": "",
-        r",? or set [A-Z0-9_]+( to another folder)?": "",
-        r" \((HTTPS_PROXY|pip install [^)]*)\)": "",
-        r"use 'auto' or 'cpu'": _("choose Automatic or Processor"),
-        r"use auto, cpu, cuda or mps": _("choose another one"),
-        r"The device 'cuda(:\d+)?'": _("The graphics card"),
-        r"The device 'mps'": _("The Apple GPU"),
-        r"use 'mini' or a region": _("use the small model or a region"),
-        r"use (vista3d-[a-z-]+) for": _(r"use '\1' for"),
+        "accept-license": _("; read and accept it in Setup ({url})."),
+        "bring-model": _("; bring the file from elsewhere and use 'Import file' in Setup."),
+        "check-connection": _(
+            "; check the connection and the proxy, or bring the file on a USB drive and use 'Import file' in Setup."
+        ),
+        "choose-click-model": _("; use '{click_model}' for them."),
+        "choose-device": _("; choose Automatic or Processor."),
+        "choose-device-kind": _("; choose another one."),
+        "download-model": _(
+            "; use 'Download' in Setup, or offline bring the file from elsewhere and use 'Import file' in Setup."
+        ),
+        "free-model-space": _(". Free some space."),
+        "free-temporary-space": _("; free space there."),
+        "get-again": _(". Get it again, or use it by its path."),
+        "import-file": _("; use 'Import file' in Setup instead."),
+        "install-packages": _("; install what is missing in Setup."),
+        "install-runtime": _("; install what is missing in Setup."),
+        "log-in": _("; log in with an account that may read it."),
+        "name-model": _("; choose which one it is ({models})."),
+        "update-or-import": _("; update VISTA3D, or use 'Import file' in Setup."),
+        "use-by-path": _(": use it by its path."),
+        "use-full-model": _(". Use the full model: 'Download' in Setup."),
     }
