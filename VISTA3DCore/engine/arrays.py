@@ -15,7 +15,7 @@ import stat
 import weakref
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 
@@ -143,12 +143,12 @@ class ArrayFolder:
             self._unlink(part)
             raise
 
-    def _map(self, ref: ArrayRef, mode: str) -> np.ndarray:
+    def _map(self, ref: ArrayRef, mode: Literal["r", "r+", "c"]) -> np.ndarray:
         with self._open(_checked(ref.file)) as file:
             try:
                 shape, fortran, dtype = _read_header(file)
                 _check_content(ref, shape, dtype)
-                order = "F" if fortran else "C"
+                order: Literal["F", "C"] = "F" if fortran else "C"
                 if 0 in shape:
                     return np.zeros(shape, dtype, order)
                 # The mapping outlives the descriptor.
@@ -262,7 +262,7 @@ def remove_abandoned(base: Path) -> None:
         with contextlib.suppress(OSError, InputError):
             folder = ArrayFolder(path, "")
             try:
-                if _lock(folder._folder):
+                if folder._folder is not None and _lock(folder._folder):
                     folder.remove()
             finally:
                 folder.close()
@@ -367,4 +367,4 @@ def _rows(affine: np.ndarray) -> Affine:
     affine = np.asarray(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.all(np.isfinite(affine)):
         raise InputError("The affine of an array is not a valid 4x4 matrix.")
-    return tuple(map(tuple, affine.tolist()))
+    return cast("Affine", tuple(map(tuple, affine.tolist())))

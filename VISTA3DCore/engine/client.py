@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import VISTA3DCore
 from VISTA3DCore.engine.framing import FrameReader, encode
+from VISTA3DCore.engine.messages import Corners
 from VISTA3DCore.engine.protocol import (
     CANCEL,
     EXIT,
@@ -286,8 +287,9 @@ def plain_target(structure: Target) -> str | int | None:
     """
     if structure is None or isinstance(structure, str):
         return structure
+    index: Any = getattr(structure, "index", structure)
     try:
-        return int(operator.index(getattr(structure, "index", structure)))
+        return operator.index(index)
     except TypeError as error:
         raise UnknownStructureError(f"'{structure}' is neither the name nor the number of a structure.") from error
 
@@ -295,16 +297,19 @@ def plain_target(structure: Target) -> str | int | None:
 def plain_structures(structures: Any) -> tuple[str | int, ...]:
     """Return names, indices and structures, one or several, as messages name them."""
     several = isinstance(structures, Iterable) and not isinstance(structures, str)
-    return tuple(plain_target(one) for one in (structures if several else (structures,)))
+    return tuple(cast("str | int", plain_target(one)) for one in (structures if several else (structures,)))
 
 
-def plain_region(roi: Region | Sequence[float] | None) -> tuple[float, ...] | None:
+def plain_region(roi: Region | Sequence[float] | None) -> Corners | None:
     """Return a region as six numbers, minimum R A S and maximum R A S in mm.
 
     :raises InputError: if it is no region.
     """
     region = to_region(roi)
-    return None if region is None else tuple(map(float, (*region.minimum, *region.maximum)))
+    if region is None:
+        return None
+    (left, back, bottom), (right, front, top) = region.minimum, region.maximum
+    return float(left), float(back), float(bottom), float(right), float(front), float(top)
 
 
 def segment_params(

@@ -52,7 +52,7 @@ from VISTA3DCore.engine.protocol import (
     WarmParams,
     WarmResult,
 )
-from VISTA3DCore.engine.sessions import Holdings, memory_of
+from VISTA3DCore.engine.sessions import SessionRegistry, memory_of
 from VISTA3DCore.errors import NotEnoughMemoryError, SlowerWarning, VistaError, runtime_errors
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
@@ -71,8 +71,8 @@ _OUR_CODE = Path(VISTA3DCore.__file__).resolve().parent
 _FREED = "Memory ran out; cached results were freed, and this request is tried once more."
 
 
-def _nobody_asked(_partial: PartialInfo) -> None:
-    """Take what nobody waits for."""
+def _ignore_partial(_partial: PartialInfo) -> None:
+    """Ignore a partial result that was not asked for."""
 
 
 class Handlers:
@@ -83,12 +83,12 @@ class Handlers:
 
     def __init__(self, notify: Callable[[str], None]) -> None:
         self._notify = notify
-        self._holdings = Holdings(_load)
+        self._registry = SessionRegistry(_load)
         self._device: torch.device | None = None
         self.directory: ArrayFolder | None = None
         self._computes = True
         self._base: tuple[tuple[ArrayRef, tuple[int, ...]], np.ndarray] | None = None
-        self._report_partial: Callable[[PartialInfo], None] = _nobody_asked
+        self._report_partial: Callable[[PartialInfo], None] = _ignore_partial
         self._methods: dict[str, Callable[[Any, Progress], Result | None]] = {
             "initialize": self._initialize,
             "load": self._load_model,
@@ -107,7 +107,7 @@ class Handlers:
     @property
     def sessions(self) -> tuple[str, ...]:
         """Ids of the opened volumes; safe from any thread."""
-        return self._holdings.sessions
+        return self._registry.sessions
 
     def memory(self) -> Memory:
         """Return the memory of the host and of the device that ``auto`` means; safe from any thread."""
@@ -120,12 +120,17 @@ class Handlers:
         """
         self.directory = open_shared(path)
 
+    @property
+    def _folder(self) -> ArrayFolder:
+        assert self.directory is not None  # initialize comes first
+        return self.directory
+
     def call(
         self,
         method: str,
         params: Params,
         progress: Progress,
-        report_partial: Callable[[PartialInfo], None] = _nobody_asked,
+        report_partial: Callable[[PartialInfo], None] = _ignore_partial,
     ) -> Result | None:
         """Answer a request; our own warnings go into the result's notes, or become notices where it has none.
 
@@ -137,9 +142,9 @@ class Handlers:
         if not self._computes and method != "initialize":
             raise ProtocolError(f"This engine was not started to compute, and '{method}' does.")
         self._report_partial = report_partial
-        with _heard_warnings(self._notify) as notes, runtime_errors():
+        with _collected_warnings(self._notify) as notes, runtime_errors():
             result = self._with_room(lambda: self._methods[method](params, progress))
-        if hasattr(result, "notes"):
+        if isinstance(result, OpenResult | SegmentResult):
             return replace(result, notes=tuple(notes))
         for sentence in notes:
             self._notify(sentence)
@@ -153,7 +158,7 @@ class Handlers:
             if not _ran_out_of_memory(error):
                 raise
         # Outside the handler: the traceback would keep the failed attempt's arrays alive.
-        self._holdings.free_caches()
+        self._registry.free_caches()
         self._notify(_FREED)
         try:
             return action()
@@ -199,23 +204,30 @@ class Handlers:
         return ProbeResult(segmenter.window_ms(), config.window, config.spacing, str(segmenter.device))
 
     def _model(self, params: LoadParams | OpenParams | ProbeParams, progress: Progress) -> Segmenter:
-        return self._holdings.model(params.model, params.device, progress, params.runtime, params.precision)
+        return self._registry.model(params.model, params.device, progress, params.runtime, params.precision)
 
     # Volumes
 
     def _open(self, params: OpenParams, progress: Progress) -> OpenResult:
         # The volume's file is mapped only as long as this call takes.
-        array = self.directory.get(params.volume)
+        array = self._folder.get(params.volume)
         if params.volume.affine is None:
             raise InvalidParamsError("The field 'volume.affine' is missing; a volume needs one.")
         segmenter = self._model(params, progress.part(0.0, 0.3))
         started = time.monotonic()
         volume = Volume(array, np.array(params.volume.affine), params.name, params.modality)
-        opened = self._holdings.open(volume, segmenter, progress.part(0.3, 1.0), params.grid)
+        opened = self._registry.open(volume, segmenter, progress.part(0.3, 1.0), params.grid)
         engine_ms = _since(started)
         config, shape = segmenter.config, opened.session.model_grid[0].shape
-        about = {"window": config.window, "spacing": config.spacing, "label_set": config.label_set}
-        return OpenResult(opened.id, shape, engine_ms=engine_ms, device=str(segmenter.device), **about)
+        return OpenResult(
+            opened.id,
+            shape,
+            engine_ms=engine_ms,
+            window=config.window,
+            spacing=config.spacing,
+            device=str(segmenter.device),
+            label_set=config.label_set,
+        )
 
     def _segment(self, params: SegmentParams, progress: Progress) -> SegmentResult:
         session, started = self._session(params.session), time.monotonic()
@@ -247,20 +259,20 @@ class Handlers:
 
     def _close(self, params: CloseParams, _progress: Progress) -> None:
         self._base = None
-        self._holdings.close(params.session)
+        self._registry.close(params.session)
 
     # Clicks
 
     def _click(self, params: ClickParams, progress: Progress) -> ClickAnswer:
         session, base, started = self._session(params.session), self._mask(params.base), time.monotonic()
-        options = {"settled": params.settled, "policy": params.policy, "variant": params.variant}
+        options: dict[str, Any] = {"settled": params.settled, "policy": params.policy, "variant": params.variant}
         found = session.click(params.structure, params.clicks, base, progress=progress, **options)
         engine_ms = _since(started)
         with self._results() as put:
             patch = put(found.patch) if found.changed else None
-        box = tuple((part.start, part.stop) for part in found.box)
+        first, second, third = ((part.start, part.stop) for part in found.box)
         structure = None if found.structure is None else found.structure.index
-        return ClickAnswer(box, patch, found.touched, found.encoded, structure, engine_ms)
+        return ClickAnswer((first, second, third), patch, found.touched, found.encoded, structure, engine_ms)
 
     def _warm(self, params: WarmParams, progress: Progress) -> WarmResult:
         return WarmResult(self._session(params.session).warm(params.position, params.policy, progress))
@@ -270,7 +282,7 @@ class Handlers:
 
     def _suggest(self, params: SuggestParams, progress: Progress) -> SuggestResult:
         session, base = self._session(params.session), self._mask(params.base)
-        options = {"settled": params.settled, "progress": progress}
+        options: dict[str, Any] = {"settled": params.settled, "progress": progress}
         found = session.suggest(params.structure, params.clicks, base, params.count, **options)
         return SuggestResult(tuple(SuggestionInfo(one.position, one.score, one.positive) for one in found))
 
@@ -283,17 +295,17 @@ class Handlers:
     # Help
 
     def _session(self, id_: str) -> Session:
-        opened = self._holdings.find(id_)
-        self._holdings.make_room(opened.segmenter, opened)
+        opened = self._registry.find(id_)
+        self._registry.make_room(opened.segmenter, opened)
         return opened.session
 
     def _mask(self, ref: ArrayRef | None) -> np.ndarray | None:
         """Map a base mask; the last one stays mapped, because mapping a large one anew takes milliseconds."""
         if ref is None:
             return None
-        key = ref, self.directory.stamp(ref)
+        key = ref, self._folder.stamp(ref)
         if self._base is None or self._base[0] != key:
-            self._base = key, self.directory.get(ref)
+            self._base = key, self._folder.get(ref)
         return self._base[1]
 
     @contextlib.contextmanager
@@ -302,7 +314,7 @@ class Handlers:
         written: list[str] = []
 
         def put(array: np.ndarray, affine: np.ndarray | None = None) -> ArrayRef:
-            ref = self.directory.put(array, affine)
+            ref = self._folder.put(array, affine)
             written.append(ref.file)
             return ref
 
@@ -310,7 +322,7 @@ class Handlers:
             yield put
         except BaseException:
             for name in written:
-                self.directory.delete(name)
+                self._folder.delete(name)
             raise
 
 
@@ -356,11 +368,11 @@ def _since(started: float) -> float:
 
 
 @contextlib.contextmanager
-def _heard_warnings(at_once: Callable[[str], None]) -> Iterator[list[str]]:
-    """Collect our own warnings, each once; what slows the present request down is told at once."""
+def _collected_warnings(at_once: Callable[[str], None]) -> Iterator[list[str]]:
+    """Collect our own warnings, each once; what slows the present request down is reported at once."""
     notes: list[str] = []
 
-    def hear(message: Warning | str, category: type[Warning], filename: str, *_: object) -> None:
+    def collect(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
         sentence = str(message)
         if issubclass(category, SlowerWarning):
             at_once(sentence)
@@ -369,5 +381,5 @@ def _heard_warnings(at_once: Callable[[str], None]) -> Iterator[list[str]]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = hear
+        warnings.showwarning = collect
         yield notes

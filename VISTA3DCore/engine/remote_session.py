@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from VISTA3DCore.anatomy.structure import Structure
     from VISTA3DCore.engine.blocking_client import BlockingClient
     from VISTA3DCore.engine.client import ProgressEvent, Target
+    from VISTA3DCore.engine.messages import Position
     from VISTA3DCore.engine.protocol import PartialInfo, SegmentResult
     from VISTA3DCore.imaging.segmentation import Partial, Segmentation
     from VISTA3DCore.inference.session import ProgressLike, Structures
@@ -93,19 +95,24 @@ class RemoteSession:
 
         :param on_partial: is called from this thread every few seconds, not after each window.
         """
-        options = {"body_crop": bool(body_crop), "localize": bool(localize), "partial": on_partial is not None}
+        options: dict[str, Any] = {
+            "body_crop": bool(body_crop),
+            "localize": bool(localize),
+            "partial": on_partial is not None,
+        }
         options["cleanup"] = cleanup
         if order_from is not None:
-            options["order_from"] = Click(tuple(order_from)).position
+            options["order_from"] = _position(order_from)
         params = segment_params(self._session, structures, preset, restoration, roi, streaming, **options)
-        shown = on_partial and (lambda event: self._show(event, on_partial))
+        shown = None if on_partial is None else partial(self._show, on_partial)
         found = self._client.call("segment", params, progress, on_partial=shown)
         emit_notes(found.notes)
         return self._segmentation(found, found.provenance)
 
-    def _show(self, event: ProgressEvent, on_partial: Callable[[Partial], None]) -> None:
+    def _show(self, on_partial: Callable[[Partial], None], event: ProgressEvent) -> None:
         from VISTA3DCore.imaging.segmentation import Partial
 
+        assert event.partial is not None  # what on_partial is called for
         found = self._segmentation(event.partial, {})
         on_partial(Partial(event.partial.fraction, lambda: found))
 
@@ -143,18 +150,19 @@ class RemoteSession:
         if answer.patch is None:
             box, patch = EMPTY_BOX, np.zeros((0, 0, 0), dtype=bool)
         else:
-            box, (patch,) = tuple(slice(*ends) for ends in answer.box), self._take(answer.patch)
+            first, second, third = (slice(*ends) for ends in answer.box)
+            box, (patch,) = (first, second, third), self._take(answer.patch)
         target = None if answer.structure is None else self._catalogue[answer.structure]
         return ClickResult(base, self._shape, box, patch, answer.touched, answer.encoded, target)
 
     def warm(self, position: Sequence[float], policy: str = "reuse", progress: ProgressLike = None) -> int:
         """As :meth:`VISTA3DCore.inference.session.Session.warm`."""
-        params = WarmParams(self._session, Click(tuple(position)).position, policy)
+        params = WarmParams(self._session, _position(position), policy)
         return self._client.call("warm", params, progress).encoded
 
     def hit(self, structure: Target, position: Sequence[float]) -> Structure:
         """As :meth:`VISTA3DCore.inference.session.Session.hit`."""
-        params = HitParams(self._session, plain_target(structure), Click(tuple(position)).position)
+        params = HitParams(self._session, cast("str | int", plain_target(structure)), _position(position))
         return self._catalogue[self._client.call("hit", params).structure]
 
     def uncertainty(
@@ -237,6 +245,11 @@ class _SentBase:
             return True
         base = np.asarray(base)
         return base.dtype == self._content.dtype and np.array_equal(base, self._content)
+
+
+def _position(position: Sequence[float]) -> Position:
+    """:raises InputError: if it is not three finite numbers."""
+    return Click(cast("Position", tuple(position))).position  # Click checks how many there are
 
 
 def emit_notes(notes: Sequence[str]) -> None:

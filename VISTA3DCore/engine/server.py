@@ -178,6 +178,7 @@ class Server:
             raise ProtocolError(f"The id {request.id!r} belongs to a request that was not answered yet.")
         params = request.parsed()
         if request.method == "initialize":
+            assert isinstance(params, InitializeParams)
             self._greet(params)
         elif not self._greeted:
             raise NotInitializedError(f"'{request.method[:100]}' was asked for before 'initialize'.")

@@ -16,6 +16,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from VISTA3DCore.engine.protocol import Memory, UnknownSessionError
@@ -74,10 +75,12 @@ def is_short(memory: Memory) -> bool:
     """Whether less memory is left than the next request should find."""
     if memory.available < min(RESERVE_SHARE * memory.total, _HOST_RESERVE):
         return True
-    return memory.device_total is not None and memory.device_available < RESERVE_SHARE * memory.device_total
+    if memory.device_total is None or memory.device_available is None:
+        return False
+    return memory.device_available < RESERVE_SHARE * memory.device_total
 
 
-class Holdings:
+class SessionRegistry:
     """Models and sessions, the most recently used last. Belongs to the inference thread.
 
     :param load: model, device, progress, runtime, precision -> Segmenter.
@@ -151,7 +154,7 @@ class Holdings:
         trim()
 
     def make_room(self, segmenter: Segmenter, used: Opened | None = None) -> None:
-        """Let go of what is not used, step by step, while memory is short."""
+        """Release what is not used, step by step, while memory is short."""
         steps = self._steps(segmenter, used)
         while is_short(self._measure(segmenter.device)) and (step := next(steps, None)) is not None:
             step()
@@ -173,10 +176,10 @@ class Holdings:
         for opened in others:
             yield opened.session.free_caches
         for opened in others:
-            yield lambda opened=opened: self._evict(opened)
+            yield partial(self._evict, opened)
         for key, idle in list(self._segmenters.items()):
             if idle is not segmenter:
-                yield lambda key=key: self._unload(key)
+                yield partial(self._unload, key)
 
     def _evict(self, opened: Opened) -> None:
         log.info("closing '%s' because memory is short", opened.name)

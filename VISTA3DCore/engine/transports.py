@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BufferedReader
 from queue import SimpleQueue
 from typing import IO, Any, Protocol
 
@@ -90,11 +91,11 @@ class ChildProcess:
 
     def start(self) -> None:
         """See :class:`Transport`."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         try:
             self._folder = WorkingFolder()
             process = subprocess.Popen(
-                self._command, cwd=self._folder.path, env=self._environment, **pipes, **_detached()
+                self._command, cwd=self._folder.path, env=self._environment, **options, **_detached()
             )
         except (OSError, ValueError) as error:
             self._remove_folder()
@@ -138,7 +139,7 @@ class ChildProcess:
             if thread is not threading.current_thread():
                 thread.join(patience_s)
 
-    def _read(self, process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
+    def _read(self, process: subprocess.Popen[bytes], pipe: BufferedReader) -> None:
         try:
             with contextlib.suppress(OSError, ValueError):
                 while data := pipe.read1(_CHUNK):
@@ -157,7 +158,8 @@ class ChildProcess:
         self._threads[0].join(1.0)  # the log's last line says why; a grandchild may hold its pipe open
         for pipe in (process.stdout, process.stderr):
             with contextlib.suppress(OSError, ValueError):
-                pipe.close()
+                if pipe is not None:
+                    pipe.close()
         self._remove_folder()
         self.on_closed(self._reason(process.returncode))
 

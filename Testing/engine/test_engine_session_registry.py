@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from VISTA3DCore.engine.protocol import Memory, UnknownSessionError
-from VISTA3DCore.engine.sessions import Holdings, is_short, memory_of
+from VISTA3DCore.engine.sessions import SessionRegistry, is_short, memory_of
 from VISTA3DCore.imaging.volume import Volume
 from VISTA3DCore.progress import Progress
 
@@ -68,11 +68,11 @@ def memory() -> FakeMemory:
 
 
 @pytest.fixture
-def holdings(memory: FakeMemory) -> Holdings:
-    return Holdings(memory.load, memory.measure)
+def holdings(memory: FakeMemory) -> SessionRegistry:
+    return SessionRegistry(memory.load, memory.measure)
 
 
-def opened(holdings: Holdings, name: str, model: str = "mini"):
+def opened(holdings: SessionRegistry, name: str, model: str = "mini"):
     volume = Volume(np.zeros((2, 2, 2), np.int16), np.eye(4), name)
     return holdings.open(volume, holdings.model(model, "cpu", Progress()), Progress())
 
