@@ -267,7 +267,7 @@ def initialize_params(
     """Return the parameters of ``initialize`` for a client in this process.
 
     :param name: who asks, for the log.
-    :param compute: False for an engine that only keeps house.
+    :param compute: False for an engine that only manages models.
     """
     client = ClientInfo(name, version)
     return InitializeParams(PROTOCOL_VERSION, client, os.fspath(shared_directory), os.getpid(), compute)

@@ -78,7 +78,7 @@ def _ignore_partial(_partial: PartialInfo) -> None:
 class Handlers:
     """The engine as the protocol sees it.
 
-    :param notify: tells people a sentence at once.
+    :param notify: shows people a sentence at once.
     """
 
     def __init__(self, notify: Callable[[str], None]) -> None:
@@ -134,7 +134,7 @@ class Handlers:
     ) -> Result | None:
         """Answer a request; our own warnings go into the result's notes, or become notices where it has none.
 
-        :param report_partial: is given what is known of a result in mid-run, where the request wishes that.
+        :param report_partial: receives partial results, where the request asks for them.
         :raises VistaError: as the engine does. :raises ProtocolError: if it computes, and this engine does not.
         """
         if method in model_management.methods():
@@ -300,7 +300,7 @@ class Handlers:
         return opened.session
 
     def _mask(self, ref: ArrayRef | None) -> np.ndarray | None:
-        """Map a base mask; the last one stays mapped, because mapping a large one anew takes milliseconds."""
+        """Map a base mask; the last one stays mapped, because mapping a large one again takes milliseconds."""
         if ref is None:
             return None
         key = ref, self._folder.stamp(ref)

@@ -103,7 +103,7 @@ class JobQueue:
         return None
 
     def close(self) -> list[Job]:
-        """Ask the running job to stop, and return all that were not answered yet; nobody else answers them."""
+        """Ask the running job to stop, and return all that were not answered yet; the caller answers them."""
         with self._changed:
             jobs, self._closed = self._all(), True
             self._changed.notify()

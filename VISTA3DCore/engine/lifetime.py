@@ -10,7 +10,7 @@ from VISTA3DCore.engine.arrays import ArrayFolder
 
 try:
     import psutil
-except ImportError:  # an engine that keeps house runs before anything was installed
+except ImportError:  # an engine that only manages models runs before anything was installed
     psutil = None
 
 POLL_S = 0.5
@@ -23,7 +23,7 @@ _DYING_S = 1.0
 class Parent:
     """The process for which this one works.
 
-    :param pid: its number, or None if the client did not tell; then (and without psutil) only the end of its pipe tells
+    :param pid: its number, or None if the client did not say; then (and without psutil) only the end of its pipe shows
         that it is gone.
     """
 
@@ -64,7 +64,7 @@ class Parent:
     def watch(self, on_gone: Callable[[], None]) -> None:
         """Call a function from a thread of its own once it is gone.
 
-        The end of the pipe usually tells first, but not if another process has inherited the pipe's other end.
+        The end of the pipe usually comes first, but not if another process has inherited the pipe's other end.
         """
         if self._process is None and not self._was_gone:
             return

@@ -168,7 +168,7 @@ class ProbeResult(Result):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LicenceResult(Result):
-    """``text``: the whole licence."""
+    """``text``: the whole license."""
 
     title: str
     url: str
@@ -287,7 +287,7 @@ class Reply:
 def read_message(message: dict[str, Any]) -> Request | Notification | Reply:
     """Return what a JSON-RPC message is.
 
-    :raises ProtocolError: if it is none; :func:`identity_of` tells which request to answer with the error.
+    :raises ProtocolError: if it is none; :func:`identity_of` returns which request to answer with the error.
     """
     if message.get("jsonrpc") != "2.0":
         raise ProtocolError("A message is not JSON-RPC 2.0.")

@@ -60,7 +60,7 @@ DONE, BROKEN = 0, 1
 class Outbox:
     """Sends messages, one at a time, from any thread.
 
-    :param write: takes the bytes of a frame; it may block, and raises OSError once nobody listens.
+    :param write: takes the bytes of a frame; it may block, and raises OSError once the client is gone.
     """
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
@@ -70,7 +70,7 @@ class Outbox:
         self._latest = ProgressUpdate(0.0, "")
 
     def send(self, message: dict[str, Any], last: bool = False) -> None:
-        """Send a message; silent where nobody listens any more, because the reader learns of that, too.
+        """Send a message; silent once the client is gone, because the reader notices that, too.
 
         :param last: send nothing after it.
         """
@@ -148,7 +148,7 @@ class Server:
         return self._exit_code
 
     def _give_up(self, error: FramingError) -> None:
-        """End, because the client's frames cannot be told apart any more; after its goodbye they need not be."""
+        """End, because the client's frames cannot be told apart any more; after its goodbye that does not matter."""
         if self._exit_code is None:
             log.error("the client's bytes cannot be understood: %s", error)
             self._outbox.send(error_message(None, error), last=True)
@@ -165,7 +165,7 @@ class Server:
             if isinstance(received, Request):
                 self._accept(received)
             elif isinstance(received, Notification):
-                self._heed(received)
+                self._on_notification(received)
         except Exception as error:
             if not isinstance(error, VistaError):
                 log.exception("a message failed")
@@ -206,7 +206,7 @@ class Server:
         if params.parent_pid is not None:
             self._parent.watch(self._orphaned)
 
-    def _heed(self, notification: Notification) -> None:
+    def _on_notification(self, notification: Notification) -> None:
         if notification.method == CANCEL:
             job = self._jobs.cancel(CancelParams.from_json(notification.params).id)
             if job is not None:

@@ -1,4 +1,4 @@
-"""What the engine process holds: loaded models and opened volumes. When memory gets short, the least recently used go.
+"""What the engine process holds: loaded models and opened volumes. When memory runs low, the least recently used go.
 
 Three steps, each only while memory is short, and never for what is being used: kept features and encoded windows of the
 other volumes (they are computed again when needed), then the other volumes themselves (their sessions are unknown from
@@ -54,7 +54,7 @@ class Opened:
 def memory_of(device: torch.device | None) -> Memory:
     """Return the bytes of the host's memory and, where the device has one of its own, of the device's.
 
-    Zeros where psutil is missing: an engine that keeps house runs before anything was installed.
+    Zeros where psutil is missing: an engine that only manages models runs before anything was installed.
     """
     try:
         import psutil
@@ -142,7 +142,7 @@ class SessionRegistry:
         raise UnknownSessionError("The volume is not open in the engine; open it again.")
 
     def close(self, id_: str) -> None:
-        """Free a session, unless it had to go already because memory got short.
+        """Free a session, unless it was closed already because memory ran low.
 
         :raises UnknownSessionError: if it never was open, or was closed before.
         """

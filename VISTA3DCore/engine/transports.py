@@ -148,7 +148,7 @@ class ChildProcess:
             self._finish(process)
 
     def _finish(self, process: subprocess.Popen[bytes]) -> None:
-        """Reap the process, whose output has ended, and tell."""
+        """Reap the process, whose output has ended, and report that."""
         try:
             process.wait(1.0)
         except subprocess.TimeoutExpired:
@@ -168,7 +168,7 @@ class ChildProcess:
             self._folder.close()
 
     def _write(self, _process: subprocess.Popen[bytes], pipe: IO[bytes]) -> None:
-        # A process that has ended closes the pipe; the reader tells.
+        # A process that has ended closes the pipe; the reader reports it.
         with contextlib.suppress(OSError, ValueError):
             while (data := self._outbox.get()) is not None:
                 pipe.write(data)
