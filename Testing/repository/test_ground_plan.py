@@ -13,7 +13,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = [
-    ["account", "atomic_files", "child_processes", "errors", "hints", "json_dataclasses", "packages", "progress", "paths"],
+    [
+        "account",
+        "atomic_files",
+        "child_processes",
+        "errors",
+        "hints",
+        "json_dataclasses",
+        "packages",
+        "paths",
+        "progress",
+    ],
     ["anatomy"],
     ["imaging"],
     ["network"],
