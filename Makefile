@@ -29,8 +29,7 @@ test: $(VENV)/.test
 	$(PYTEST) -m "alone and not gpu and not slow"
 
 test-all: $(VENV)/.test
-	$(PARALLEL) -m "not gpu and not alone"
-	$(PYTEST) -m "alone and not gpu"
+	$(PYTEST) -m "not gpu"
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

@@ -75,6 +75,7 @@ def test_the_model_s_window_may_be_larger_than_the_checked_one_and_no_cube():
     assert distance(backend.click_features(patch), TORCH.click_features(patch)) < 1e-3
 
 
+@pytest.mark.alone
 def test_features_exist_once():
     config = replace(SMALL, window=(64, 64, 128))  # 17 MB, beside which what else is allocated is little
     backend, patch = OpenVinoBackend(NETWORK, config), patch_of(config)

@@ -41,6 +41,7 @@ def test_version(vista3d: Callable) -> None:
     assert vista3d("--version").stdout == f"vista3d {__version__}\n"
 
 
+@pytest.mark.alone
 def test_start_up_is_quick_and_loads_no_runtime(vista3d_process: Callable) -> None:
     code = (
         "import sys, time; from typer.testing import CliRunner; from VISTA3DCore.cli.main import app;"

@@ -32,6 +32,7 @@ def process(engine: BlockingClient) -> psutil.Process:
     return psutil.Process(engine.info.pid)
 
 
+@pytest.mark.alone
 def test_cancelled_at_any_moment(engine, process, phantom, tiny_model):
     """At 20 random moments: answered within a window, and memory returns."""
     random = np.random.default_rng(4)
@@ -152,6 +153,7 @@ def test_progress_is_told_at_most_twenty_times_a_second(asker):
     assert 2 <= len(told) <= 20 * (time.monotonic() - started) + 1
 
 
+@pytest.mark.alone
 def test_two_hundred_volumes_leave_nothing(engine, process, tiny_model, phantom):
     volume = Volume(phantom.array[:12, :12, :12], phantom.affine, "small")
     clicks = [Click(centre_of(volume))]

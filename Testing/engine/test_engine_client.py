@@ -264,6 +264,7 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.alone
 def test_importing_takes_no_time_beyond_numpy():
     code = (
         "import time, numpy; start = time.process_time();"

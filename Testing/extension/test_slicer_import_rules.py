@@ -144,6 +144,7 @@ except ModuleNotFoundError:
     assert _run(code).split() == ["blocked"]
 
 
+@pytest.mark.alone
 def test_importing_the_module_takes_a_moment():
     code = (
         STAND_INS

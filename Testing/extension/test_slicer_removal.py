@@ -64,6 +64,7 @@ def test_unshared_segments_are_the_same_and_take_no_memory(
     assert not made.GetDisableModifiedEvent()
 
 
+@pytest.mark.alone
 def test_a_segmentation_is_removed_at_once(app: Application, made: Segmentation, labels: np.ndarray) -> None:
     """Slicer runs through the whole shared labelmap twice for each segment that it removes."""
     helped = create_segmentation(app.scene, app.scene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode"))

@@ -372,6 +372,7 @@ def test_changes_between_the_steps_are_noticed(
 # Memory and time
 
 
+@pytest.mark.alone
 def test_many_structures_of_a_large_volume_take_the_memory_of_one_labelmap(app: Application) -> None:
     """Measured once with 512 x 512 x 300: 0.34 s, 65 MB more than before."""
     shape = (320, 320, 160)

@@ -55,6 +55,7 @@ def _imported_modules(path: Path) -> set[str]:
     return names
 
 
+@pytest.mark.alone
 def test_importing_the_package_is_cheap_and_loads_no_runtime():
     code = (
         "import time, sys; start = time.process_time(); import VISTA3DCore;"
