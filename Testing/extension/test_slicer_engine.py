@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_sentence(under_test: EngineUnderTest) -> None:
             ModelError(
                 "The model '{model}' was not trained for clicks", hint="choose-click-model", facts={"model": "mini"}
             ),
-            "The model 'Small demonstration model' has no clicks; use 'VISTA3D' for them.",
+            "The model 'Small demonstration model' was not trained for clicks; use 'VISTA3D' for them.",
         ),
         (
             LicenseNotAcceptedError(
