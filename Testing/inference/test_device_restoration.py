@@ -71,7 +71,7 @@ def test_what_the_device_has_no_memory_for_is_done_on_the_host(monkeypatch, scor
     labels, masks = restored(on_device(scores, grids), grids, DEVICE)
     if name == "kernels_for":
         kernels = replace(kernels_for(DEVICE), classify=failing_once(kernels_for(DEVICE).classify))
-        monkeypatch.setattr(labels, name, lambda _device: kernels)
+        monkeypatch.setattr("VISTA3DCore.inference.automatic.labels.kernels_for", lambda _device: kernels)
     else:
         original = torch.zeros if name == "torch.zeros" else resample_on_device.download
         monkeypatch.setattr(f"{resample_on_device.__name__}.{name}", failing_once(original))
